@@ -1,0 +1,81 @@
+# One command passes every test on a fresh Debian machine with Go: make test.
+
+GO ?= go
+STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME ?= 5000x
+PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
+# Browsers, namespaces and whole clusters want the machine to themselves.
+HEAVY = callbox/internal/e2e
+STEP = @.ci/step
+
+.PHONY: all build run test tools lint fmt vet staticcheck cross unit scripts fuzz e2e bench package cluster-demo clean
+
+all: build
+
+build:
+	$(GO) build -trimpath -o callbox .
+
+run:
+	$(GO) run . serve
+
+# The steps run one after another, whatever -j says: two of them at once would disturb each other's timing.
+test:
+	$(STEP) tools .ci/tools
+	$(STEP) fmt $(MAKE) --no-print-directory fmt
+	$(STEP) vet $(MAKE) --no-print-directory vet
+	$(STEP) staticcheck $(MAKE) --no-print-directory staticcheck
+	$(STEP) cross $(MAKE) --no-print-directory cross
+	$(STEP) scripts $(MAKE) --no-print-directory scripts
+	$(STEP) unit $(MAKE) --no-print-directory unit
+	$(STEP) fuzz $(MAKE) --no-print-directory fuzz
+	$(STEP) e2e $(MAKE) --no-print-directory e2e
+
+tools:
+	.ci/tools
+
+lint: fmt vet staticcheck
+
+fmt:
+	@out=$$(gofmt -l .); if [ -n "$$out" ]; then echo "gofmt -w these files:"; echo "$$out"; exit 1; fi
+
+vet:
+	$(GO) vet ./...
+
+staticcheck:
+	$(STATICCHECK) ./...
+
+# Every package of every platform compiles; nothing is kept.
+cross:
+	@set -e; for p in $(PLATFORMS); do \
+		echo "$$p"; \
+		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -trimpath -o /dev/null . ; \
+		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build ./... ; \
+	done
+
+unit:
+	$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -v '^$(HEAVY)$$')
+
+e2e:
+	$(GO) test -race -timeout 25m $(HEAVY)
+
+# The browser client has no DOM in it, so its tests need no browser.
+scripts:
+	@files=$$(find static -name '*.test.js' -o -name '*.test.mjs' | sort); \
+	if [ -z "$$files" ]; then echo "no test of the browser client found under static/"; exit 1; fi; \
+	node --test $$files
+
+# Counted in runs, not seconds, so that a slow machine does the same work: make fuzz FUZZTIME=10m for a long one.
+fuzz:
+	.ci/fuzz $(FUZZTIME)
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+package:
+	.ci/package $(PLATFORMS)
+
+cluster-demo:
+	packaging/cluster/demo
+
+clean:
+	rm -rf callbox dist
