@@ -1,0 +1,99 @@
+package config
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"regexp"
+	"time"
+)
+
+// clusterDrain is how long the relay lives on by default while a cluster node stops.
+const clusterDrain = 30 * time.Second
+
+// finish computes the defaults that depend on other settings or on the host.
+func finish(c *Config, origins Origins) {
+	if origins["drain-timeout"] == fromDefault && c.Clustered() {
+		c.DrainTimeout = clusterDrain
+	}
+	if c.NodeName == "" {
+		c.NodeName = "callbox"
+		if host, err := os.Hostname(); err == nil && nodeName(host) {
+			c.NodeName = host
+		}
+	}
+}
+
+// check finds faults that no value shows by itself. A setting that has a fault already is not checked again.
+func check(c Config, origins Origins, found Faults) Faults {
+	var out Faults
+	add := func(key, problem, remedy string) {
+		for _, f := range found {
+			if f.Key == key {
+				return
+			}
+		}
+		out = append(out, Fault{Key: key, Source: origins[key], Problem: problem, Remedy: remedy})
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		missing, present := "tls-key", "tls-cert"
+		if c.TLSCert == "" {
+			missing, present = present, missing
+		}
+		add(present, "is given without "+missing, "give both, or neither for the certificate that callbox makes")
+	}
+	for _, v6 := range []bool{false, true} {
+		if count(c.PublicIP, func(a netip.Addr) bool { return a.Is6() == v6 }) > 1 {
+			add("public-ip", "names two addresses of one family", "give at most one IPv4 and one IPv6 address")
+		}
+	}
+	for _, name := range c.Names {
+		if !hostName(name) {
+			add("name", "“"+clip(name)+"” is not a host name", "write a name or an address without scheme and port, as call.example")
+		}
+	}
+	if c.TURNHost != "" && !hostName(c.TURNHost) {
+		add("turn-host", "“"+clip(c.TURNHost)+"” is not a host name", "write a name or an address without scheme and port, as turn1.example")
+	}
+	if !realm(c.Realm) {
+		add("realm", "is not a realm", "use 1 to 64 printable ASCII characters without colon and quotation mark")
+	}
+	if !nodeName(c.NodeName) {
+		add("node-name", "is not a node name", "use 1 to 63 letters, digits, hyphens and dots, beginning with a letter or digit")
+	}
+	if !regexp.MustCompile(`^[A-Za-z0-9._:-]{1,64}$`).MatchString(c.BusPrefix) {
+		add("bus-prefix", "is not a prefix", "use 1 to 64 letters, digits, dots, colons, hyphens and underscores")
+	}
+	if c.Clustered() && c.TURNSecretFile == "" && c.ClusterSecretFile == "" {
+		add("bus", "makes this process a node of a cluster, which needs a secret that all nodes share",
+			"make one with: openssl rand -base64 32 > cluster-secret; chmod 600 cluster-secret; give it to every node as --cluster-secret-file")
+	}
+	if c.MetricsListen.IsValid() && c.MetricsListen.Port() != 0 && c.MetricsListen == c.Listen {
+		add("metrics-listen", "is the same as listen", "give the metrics a port of their own")
+	}
+	return out
+}
+
+func count[T any](list []T, match func(T) bool) (n int) {
+	for _, v := range list {
+		if match(v) {
+			n++
+		}
+	}
+	return n
+}
+
+func nodeName(s string) bool {
+	return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$`).MatchString(s)
+}
+
+func hostName(s string) bool {
+	if net.ParseIP(s) != nil {
+		return true
+	}
+	return len(s) <= 253 && regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*\.?$`).MatchString(s)
+}
+
+func realm(s string) bool {
+	return regexp.MustCompile(`^[ !#-9;-~]{1,64}$`).MatchString(s)
+}
