@@ -1,0 +1,94 @@
+package localca
+
+import (
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+)
+
+// recheck is how often the files are looked at, at most: a handshake pays two stat calls in that time.
+const recheck = 2 * time.Second
+
+// Files serves the certificate of two PEM files and follows their changes. It is safe for concurrent use.
+type Files struct {
+	certPath, keyPath string
+	log               *slog.Logger
+	now               func() time.Time
+
+	mu      sync.Mutex
+	current *tls.Certificate
+	stamp   string // sizes and times of the files that current came from
+	tried   string // the last stamp that was loaded or failed to
+	checked time.Time
+}
+
+// OpenFiles loads a certificate chain and its key. now may be nil.
+func OpenFiles(certPath, keyPath string, log *slog.Logger, now func() time.Time) (*Files, error) {
+	if now == nil {
+		now = time.Now
+	}
+	f := &Files{certPath: certPath, keyPath: keyPath, log: log, now: now}
+	stamp, err := f.look()
+	if err != nil {
+		return nil, fmt.Errorf("TLS certificate: %w", err)
+	}
+	cert, err := tls.LoadX509KeyPair(certPath, keyPath)
+	if err != nil {
+		return nil, fmt.Errorf("TLS certificate %s with key %s: %w", certPath, keyPath, err)
+	}
+	f.current, f.tried, f.checked = &cert, stamp, now()
+	return f, nil
+}
+
+// GetCertificate is a tls.Config.GetCertificate. A change that does not load leaves the certificate as it was.
+func (f *Files) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return f.Current(), nil
+}
+
+// Current is the certificate as the files have it now.
+func (f *Files) Current() *tls.Certificate {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := f.now()
+	if now.Sub(f.checked) < recheck {
+		return f.current
+	}
+	f.checked = now
+	stamp, err := f.look()
+	if err != nil {
+		stamp = "missing"
+	}
+	if stamp == f.tried {
+		return f.current
+	}
+	f.tried = stamp
+	if err != nil {
+		f.log.Warn("TLS certificate files are gone; the last certificate is used", "error", err)
+		return f.current
+	}
+	cert, err := tls.LoadX509KeyPair(f.certPath, f.keyPath)
+	if err != nil {
+		// A renewal that writes two files is seen between them: the second write changes the stamp again.
+		f.log.Warn("TLS certificate files changed and do not load; the last certificate is used", "error", err)
+		return f.current
+	}
+	f.current = &cert
+	f.log.Info("TLS certificate reloaded", "expires", cert.Leaf.NotAfter)
+	return f.current
+}
+
+// look describes the state of both files.
+func (f *Files) look() (string, error) {
+	var stamp string
+	for _, path := range []string{f.certPath, f.keyPath} {
+		info, err := os.Stat(path)
+		if err != nil {
+			return "", err
+		}
+		stamp += fmt.Sprintf("%d %d;", info.Size(), info.ModTime().UnixNano())
+	}
+	return stamp, nil
+}
