@@ -21,7 +21,9 @@ const (
 )
 
 // UnmarshalText parses a log format.
-func (f *LogFormat) UnmarshalText(text []byte) error { return oneOf(f, text, LogAuto, LogText, LogJSON) }
+func (f *LogFormat) UnmarshalText(text []byte) error {
+	return oneOf(f, text, LogAuto, LogText, LogJSON)
+}
 
 // Toggle is auto, on or off.
 type Toggle string

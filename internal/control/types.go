@@ -1,0 +1,130 @@
+// Package control is the talk between a running server and the callbox
+// command: HTTP with JSON bodies over a Unix socket in the data directory. It
+// holds the types of both sides and the client; the routes are the server's.
+//
+// Who may open the socket may do everything: its mode (0600, in a directory of
+// 0700) is the whole access control.
+package control
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// The routes. All but those named with GET take POST.
+const (
+	PathUserAdd    = "/user/add"
+	PathUserList   = "/user/list" // GET
+	PathUserPasswd = "/user/passwd"
+	PathUserRemove = "/user/remove"
+	PathKeyAdd     = "/key/add"
+	PathKeyList    = "/key/list" // GET
+	PathKeyRemove  = "/key/remove"
+	PathHealth     = "/health" // GET
+)
+
+// SocketName is the name of the socket in the data directory.
+const SocketName = "control.sock"
+
+// MaxBody bounds every request and response body, in bytes.
+const MaxBody = 4 << 20
+
+// User is one user as listed; it says nothing of the password.
+type User struct {
+	Name            string    `json:"name"`
+	Admin           bool      `json:"admin"`
+	Created         time.Time `json:"created"`
+	PasswordChanged time.Time `json:"passwordChanged"`
+}
+
+// Key is one API key as listed, without its secret.
+type Key struct {
+	ID      string    `json:"id"`
+	Name    string    `json:"name"`
+	Created time.Time `json:"created"`
+}
+
+// UserAdd asks for a new user.
+type UserAdd struct {
+	Name     string `json:"name"`
+	Password string `json:"password"`
+	Admin    bool   `json:"admin"`
+}
+
+// UserList answers PathUserList, sorted by name.
+type UserList struct {
+	Users []User `json:"users"`
+}
+
+// UserPasswd asks for another password; the user's sessions end.
+type UserPasswd struct {
+	Name     string `json:"name"`
+	Password string `json:"password"`
+}
+
+// UserRemove asks to remove a user; the user's sessions end.
+type UserRemove struct {
+	Name string `json:"name"`
+}
+
+// KeyAdd asks for a new API key.
+type KeyAdd struct {
+	Name string `json:"name"`
+}
+
+// NewKey answers PathKeyAdd. It is the only time the secret is shown.
+type NewKey struct {
+	ID     string `json:"id"`
+	Secret string `json:"secret"` // base64url, what tokens are signed with as it stands
+	Key    string `json:"key"`    // ID "." Secret, the form that commands and HTTP take
+}
+
+// KeyList answers PathKeyList, sorted by creation.
+type KeyList struct {
+	Keys []Key `json:"keys"`
+}
+
+// KeyRemove asks to remove an API key; tokens signed with it stop working.
+type KeyRemove struct {
+	ID string `json:"id"`
+}
+
+// Health answers PathHealth.
+type Health struct {
+	Status  string `json:"status"` // "ok" or "draining"
+	Version string `json:"version"`
+	Node    string `json:"node"`
+	Addr    string `json:"addr"` // the address listened on
+}
+
+// Codes of errors, for programs; the message is for people.
+const (
+	CodeExists      = "exists"       // 409
+	CodeNotFound    = "not-found"    // 404
+	CodeBadName     = "bad-name"     // 400
+	CodeBadPassword = "bad-password" // 400
+	CodeBadRequest  = "bad-request"  // 400
+	CodeBusy        = "busy"         // 503
+	CodeInternal    = "internal"     // 500
+)
+
+// Error is a refusal by the server.
+type Error struct {
+	Status  int    `json:"-"` // HTTP status
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+// Error is the message, which is written for people.
+func (e *Error) Error() string {
+	if e.Message == "" {
+		return fmt.Sprintf("the server answered %d %s", e.Status, http.StatusText(e.Status))
+	}
+	return e.Message
+}
+
+// ErrorBody is the JSON body of every answer that is not a success.
+type ErrorBody struct {
+	Error Error `json:"error"`
+}

@@ -1,0 +1,8 @@
+//go:build !unix
+
+package datadir
+
+import "io/fs"
+
+// checkMode does nothing where modes do not describe access.
+func checkMode(string, fs.FileInfo, fs.FileMode, string) error { return nil }
