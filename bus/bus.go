@@ -12,6 +12,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 )
@@ -245,4 +246,26 @@ type Handler interface {
 	// holds must be claimed and joined again (Claim.Held). The first call comes
 	// with the first loss; Start returns with the link up.
 	Link(up bool)
+}
+
+// CheckName says whether a peer id or a room name is within the limits.
+func CheckName(what, name string) error {
+	if name == "" || len(name) > MaxName {
+		return fmt.Errorf("%s of %d bytes: %w", what, len(name), ErrTooLarge)
+	}
+	return nil
+}
+
+// CheckNodeName says whether a node name can be part of a NodeID and of
+// channel names.
+func CheckNodeName(name string) error {
+	if name == "" || len(name) > 64 {
+		return fmt.Errorf("node name %q: it has 1 to 64 characters", name)
+	}
+	for _, c := range []byte(name) {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.' {
+			return fmt.Errorf("node name %q: it has letters, digits, hyphens, underscores and dots only", name)
+		}
+	}
+	return nil
 }

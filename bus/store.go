@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"unicode/utf8"
 )
 
 // Limits of the record store.
@@ -156,7 +157,7 @@ func Compute(bucket, key string, old Record, now time.Time, f func(old []byte) (
 	if err := CheckBucket(bucket); err != nil {
 		return Record{}, err
 	}
-	if key == "" || len(key) > MaxName {
+	if key == "" || len(key) > MaxName || !utf8.ValidString(key) {
 		return Record{}, fmt.Errorf("key of a record in %s: %w", bucket, ErrTooLarge)
 	}
 	var value []byte
