@@ -1,0 +1,132 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"callbox/internal/testkit"
+
+	"github.com/pion/turn/v3"
+)
+
+// uclient runs turnutils_uclient and fails the test unless it has sent something and lost nothing.
+func uclient(t *testing.T, s *testkit.Server, arguments ...string) {
+	t.Helper()
+	c := s.Credential("load")
+	all := append([]string{"-u", c.Username, "-w", c.Password}, arguments...)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, testkit.Tool(t, "turnutils_uclient"), all...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("turnutils_uclient %s: %v\n%s", strings.Join(arguments, " "), err, out)
+	}
+	lostNothing(t, string(out))
+}
+
+var sentMessages = regexp.MustCompile(`tot_send_msgs=(\d+), tot_recv_msgs=(\d+)`)
+
+func lostNothing(t *testing.T, out string) {
+	t.Helper()
+	all := sentMessages.FindAllStringSubmatch(out, -1)
+	if len(all) == 0 {
+		t.Fatalf("turnutils_uclient tells no figures:\n%s", out)
+	}
+	if end := all[len(all)-1]; end[1] == "0" || end[1] != end[2] || !strings.Contains(out, "Total lost packets 0 ") {
+		t.Fatalf("sent %s, received %s:\n%s", end[1], end[2], out)
+	}
+}
+
+func TestUclientLosesNothing(t *testing.T) {
+	s := testkit.Serve(t, testkit.Options{Args: []string{"--allow-peer", "127.0.0.0/8"}})
+	port, echo := fmt.Sprint(s.Port), fmt.Sprint(testkit.Port(t, "127.0.0.1"))
+	testkit.Start(t, "turnutils_peer", exec.Command(testkit.Tool(t, "turnutils_peer"), "-L", "127.0.0.1", "-p", echo))
+	for _, tc := range []struct {
+		name      string
+		arguments []string
+	}{
+		{"udp", nil},
+		{"tcp", []string{"-t"}},
+		{"tls", []string{"-t", "-S"}},
+		{"udp, send indications", []string{"-s"}},
+		{"tcp, send indications", []string{"-t", "-s"}},
+		{"udp, several clients", []string{"-m", "8"}},
+		{"tcp, several clients", []string{"-t", "-m", "8"}},
+		{"tls, several clients", []string{"-t", "-S", "-m", "8"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			uclient(t, s, append(append([]string{"-e", "127.0.0.1", "-r", echo, "-c", "-n", "50"}, tc.arguments...), "-p", port, "127.0.0.1")...)
+		})
+	}
+	// -y: clients talk to each other through their relays.
+	for name, arguments := range map[string][]string{"udp": nil, "tcp": {"-t"}, "tls": {"-t", "-S"}} {
+		t.Run("client to client over "+name, func(t *testing.T) {
+			uclient(t, s, append(append([]string{"-y", "-c", "-n", "50", "-m", "4"}, arguments...), "-p", port, "127.0.0.1")...)
+		})
+	}
+}
+
+func TestUclientThroughTheSealedRelay(t *testing.T) {
+	s := testkit.Serve(t, testkit.Options{Args: []string{"--relay-ports", "none"}})
+	for name, arguments := range map[string][]string{"udp": nil, "tcp": {"-t"}, "tls": {"-t", "-S"}} {
+		t.Run(name, func(t *testing.T) {
+			uclient(t, s, append(append([]string{"-y", "-c", "-n", "50", "-m", "4"}, arguments...), "-p", fmt.Sprint(s.Port), "127.0.0.1")...)
+		})
+	}
+}
+
+func TestBindingIsAnsweredToOtherPeoplesClients(t *testing.T) {
+	s := testkit.Serve(t, testkit.Options{})
+	for name, arguments := range map[string][]string{
+		"turnutils_stunclient":   {"-p", fmt.Sprint(s.Port), "127.0.0.1"},
+		"turnutils_natdiscovery": {"-m", "-P", fmt.Sprint(s.Port), "127.0.0.1"},
+		"stun":                   {fmt.Sprintf("127.0.0.1:%d", s.Port), "1", "-v"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			// Their exit status is no verdict: stun's encodes the kind of NAT.
+			out, _ := exec.CommandContext(ctx, testkit.Tool(t, name), arguments...).CombinedOutput()
+			if !regexp.MustCompile(`(?i)(reflexive addr|MappedAddress|mapped address)[^\n]*127\.0\.0\.1`).Match(out) {
+				t.Errorf("%s %v heard no address of its own:\n%s", name, arguments, out)
+			}
+		})
+	}
+}
+
+// holdAllocation makes an allocation over UDP and returns what gives it back.
+func holdAllocation(t *testing.T, s *testkit.Server) func() {
+	t.Helper()
+	socket, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, relay := allocate(t, socket, s.Addr(), s.Credential("holder"))
+	return func() { _ = relay.Close(); client.Close(); _ = socket.Close() }
+}
+
+// allocate makes an allocation with pion's client over a socket to the server at address.
+func allocate(t *testing.T, socket net.PacketConn, address string, c testkit.Credential) (*turn.Client, net.PacketConn) {
+	t.Helper()
+	client, err := turn.NewClient(&turn.ClientConfig{
+		STUNServerAddr: address, TURNServerAddr: address, Conn: socket,
+		Username: c.Username, Password: c.Password, Realm: "callbox",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	relay, err := client.Allocate()
+	if err != nil {
+		t.Fatalf("allocate at %s: %v", address, err)
+	}
+	return client, relay
+}
