@@ -1,0 +1,24 @@
+/**
+ * callbox.js: a client of callbox.v1 and the WebRTC calls built on it, without a DOM.
+ *
+ *     import { Client } from "https://calls.example.org/static/callbox.js";
+ *
+ *     const client = new Client({ token });            // a room token; none on callbox's own pages
+ *     client.on("peer", (peer) => {
+ *       const video = document.createElement("video");
+ *       Object.assign(video, { autoplay: true, playsInline: true, srcObject: peer.stream });
+ *       document.body.append(video);
+ *       peer.on("gone", () => video.remove());
+ *     });
+ *     client.publish(await navigator.mediaDevices.getUserMedia({ audio: true, video: true }));
+ *     await client.join("standup");
+ *
+ * client.js holds rooms, presence and calls; connection.js the WebSocket session; peer.js one RTCPeerConnection and
+ * its negotiation; path.js which way the media takes. docs/protocol.md specifies what goes over the wire.
+ *
+ * @module callbox
+ */
+
+export { Client } from "./callbox/client.js";
+export { CallboxError } from "./callbox/connection.js";
+export { selectedPath } from "./callbox/path.js";
