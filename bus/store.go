@@ -38,7 +38,7 @@ type Record struct {
 
 // Live says whether the record counts at that time.
 func (r Record) Live(now time.Time) bool {
-	return !r.Deleted && (r.Expires.IsZero() || now.Before(r.Expires))
+	return r.Version > 0 && !r.Deleted && (r.Expires.IsZero() || now.Before(r.Expires))
 }
 
 // Next makes the record that follows r. A nil value is a deletion. The version is above r's
