@@ -195,12 +195,12 @@ func (s slot) oldest() string {
 // until is when the next try may be made.
 func (p policy) until(f failures) time.Time {
 	over := f.Count - p.free
-	if over < 0 || f.Last.IsZero() {
+	if over <= 0 || f.Last.IsZero() {
 		return time.Time{}
 	}
 	delay := p.most
 	if over < 20 {
-		delay = min(delay, time.Second<<over)
+		delay = min(delay, time.Second<<(over-1))
 	}
 	return f.Last.Add(delay)
 }
