@@ -39,7 +39,7 @@ func TestFirstRunSetUpLoginAndCall(t *testing.T) {
 	}
 
 	s.AddUser("grace", password)
-	logIn(t, grace.Page, s, "grace", "/call/first-run")
+	logIn(t, grace.Page, s.URL(""), "grace", "/call/first-run")
 	grace.join(false)
 
 	// The first user logs out, logs in through the form and finds the home page's way into a room.

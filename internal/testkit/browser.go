@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -25,6 +26,18 @@ type BrowserOption = chromedp.ExecAllocatorOption
 
 // IgnoreCertificates makes Chromium accept every certificate, for https: pages and for TURN over TLS.
 func IgnoreCertificates() BrowserOption { return chromedp.Flag("ignore-certificate-errors", true) }
+
+// InNamespace runs Chromium on another host.
+func InNamespace(ns *Namespace) BrowserOption {
+	return func(a *chromedp.ExecAllocator) {
+		chromedp.Flag("allow-loopback-in-peer-connection", false)(a)
+		chromedp.ModifyCmdFunc(func(cmd *exec.Cmd) {
+			inside := ns.Command(cmd.Path, cmd.Args[1:]...)
+			cmd.Path, cmd.Args = inside.Path, inside.Args
+			endWithParent(cmd)
+		})(a)
+	}
+}
 
 // NewBrowser starts Chromium and stops it with the test.
 func NewBrowser(t testing.TB, options ...BrowserOption) *Browser {

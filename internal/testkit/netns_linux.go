@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -52,7 +53,10 @@ func command(t testing.TB, name string, arguments ...string) string {
 // Command is exec.Command inside the namespace. The process id is the program's own.
 func (ns *Namespace) Command(name string, arguments ...string) *exec.Cmd {
 	ns.t.Helper()
-	return exec.Command(Tool(ns.t, "ip"), append([]string{"netns", "exec", ns.Name, Tool(ns.t, name)}, arguments...)...)
+	if !strings.Contains(name, "/") {
+		name = Tool(ns.t, name)
+	}
+	return exec.Command(Tool(ns.t, "ip"), append([]string{"netns", "exec", ns.Name, name}, arguments...)...)
 }
 
 // Run runs a program inside the namespace to its end; the test fails when that is not a success.
@@ -95,6 +99,14 @@ func (ns *Namespace) Link(address string, other *Namespace, otherAddress string)
 		end.ns.Run("ip", "link", "set", end.name, "up")
 	}
 	return near, far
+}
+
+// endWithParent kills the process when the test process dies, so that none is left behind.
+func endWithParent(cmd *exec.Cmd) {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 }
 
 // Route adds a route; destination may be "default".

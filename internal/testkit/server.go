@@ -89,6 +89,9 @@ func (s *Server) Addr() string { return net.JoinHostPort(s.Host, fmt.Sprint(s.Po
 // URL returns the server's plain HTTP address with a path.
 func (s *Server) URL(path string) string { return "http://" + s.Addr() + path }
 
+// SecureURL returns the server's https: address with a path.
+func (s *Server) SecureURL(path string) string { return "https://" + s.Addr() + path }
+
 // Ready waits until the server says that it is.
 func (s *Server) Ready(within time.Duration) {
 	s.t.Helper()

@@ -1,0 +1,68 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+func containsAny(s string, parts ...string) bool {
+	for _, part := range parts {
+		if strings.Contains(s, part) {
+			return true
+		}
+	}
+	return false
+}
+
+func listenLoopback() (net.PacketConn, error) { return net.ListenPacket("udp4", "127.0.0.1:0") }
+
+// logInAt logs in at an address and returns the session as a Cookie header.
+func logInAt(t *testing.T, client *http.Client, base, user, password string) string {
+	t.Helper()
+	body, err := json.Marshal(map[string]string{"username": user, "password": password})
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := client.Post(base+"/api/v1/login", "application/json", bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	if response.StatusCode != http.StatusNoContent || len(response.Cookies()) == 0 {
+		t.Fatalf("log in as %s at %s: %s", user, base, response.Status)
+	}
+	cookie := response.Cookies()[0]
+	return cookie.Name + "=" + cookie.Value
+}
+
+func send(t *testing.T, method, url, cookie string) *http.Response {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Cookie", cookie)
+	client := &http.Client{
+		Transport:     &http.Transport{DisableKeepAlives: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	return response
+}
+
+func post(t *testing.T, url, cookie string) { t.Helper(); send(t, http.MethodPost, url, cookie) }
+
+// iceStatus returns how a server answers the holder of a cookie who asks for iceServers.
+func iceStatus(t *testing.T, base, cookie string) int {
+	t.Helper()
+	return send(t, http.MethodGet, base+"/api/v1/ice-servers", cookie).StatusCode
+}
