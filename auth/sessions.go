@@ -67,13 +67,18 @@ func NewSessionID(now time.Time) string {
 // Issue makes a session for a user and the cookie value that stands for it.
 func (s *Sessions) Issue(user string, now time.Time) (string, Session) {
 	session := Session{User: user, ID: NewSessionID(now), Issued: now.Truncate(time.Millisecond), Expires: now.Add(s.ttl).Truncate(time.Millisecond)}
+	return s.value(session), session
+}
+
+// value is the cookie value of a session.
+func (s *Sessions) value(session Session) string {
 	id, err := decode(session.ID)
 	if err != nil {
 		panic("auth: a session id made here does not decode: " + err.Error())
 	}
-	body := append(append(id, stamp(session.Expires)...), user...)
+	body := append(append(id, stamp(session.Expires)...), session.User...)
 	value := sessionVersion + "." + encode(body)
-	return value + "." + encode(s.sign(value)), session
+	return value + "." + encode(s.sign(value))
 }
 
 // Verify reads a cookie value: ErrSession, wrapping ErrExpired or ErrRevoked where that is why.

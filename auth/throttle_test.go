@@ -174,19 +174,17 @@ func TestStrangersCannotMakeMemoryOrStoreGrow(t *testing.T) {
 	if n := store.written(); n != 0 {
 		t.Errorf("%d writes for failures that are free", n)
 	}
-	for i := range 2 * throttleSlots * slotSize { // stubborn ones
-		user := fmt.Sprint("stubborn", i)
-		must(t, th.share(t.Context(), policy{kind: "user", free: 0}, user, failures{Count: 1, Last: t0}, t0))
-	}
-	for key, text := range store.records[BucketThrottle] {
-		s, err := decodeSlot(key, text)
-		must(t, err)
-		if len(s) > slotSize {
-			t.Errorf("%s has %d subjects", key, len(s))
+	stubborn := policy{kind: "user", free: 0}
+	for i, shared := 0, 0; shared < slotSize+10; i++ { // all in one slot
+		if subject := fmt.Sprint("stubborn", i); slotKey(stubborn, subject) == "user-0" {
+			must(t, th.share(t.Context(), stubborn, subject, failures{Count: 1, Last: t0}, t0))
+			shared++
 		}
 	}
-	if n := len(store.records[BucketThrottle]); n > throttleSlots {
-		t.Errorf("%d records", n)
+	s, err := decodeSlot("user-0", store.records[BucketThrottle]["user-0"])
+	must(t, err)
+	if len(s) != slotSize || len(store.records[BucketThrottle]) != 1 {
+		t.Errorf("%d subjects in one of %d records, want %d in one", len(s), len(store.records[BucketThrottle]), slotSize)
 	}
 }
 
