@@ -8,7 +8,7 @@ PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 wind
 HEAVY = callbox/internal/e2e
 STEP = @.ci/step
 
-.PHONY: all build run test tools lint fmt vet staticcheck cross unit scripts fuzz e2e bench package cluster-demo clean
+.PHONY: all build run test tools lint fmt vet staticcheck cross unit scripts fuzz e2e soak bench package cluster-demo clean
 
 all: build
 
@@ -57,6 +57,10 @@ unit:
 
 e2e:
 	$(GO) test -race -timeout 25m $(HEAVY)
+
+# Allocations coming and going for minutes; make test does it for seconds.
+soak:
+	CALLBOX_TEST_SOAK=5m $(GO) test -timeout 20m -count=1 -v -run TestAllocationsComeAndGo $(HEAVY)
 
 # The browser client has no DOM in it, so its tests need no browser.
 scripts:

@@ -6,6 +6,7 @@ import (
 
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 )
@@ -65,4 +66,13 @@ func post(t *testing.T, url, cookie string) { t.Helper(); send(t, http.MethodPos
 func iceStatus(t *testing.T, base, cookie string) int {
 	t.Helper()
 	return send(t, http.MethodGet, base+"/api/v1/ice-servers", cookie).StatusCode
+}
+
+func mustAddrPort(t *testing.T, address string) netip.AddrPort {
+	t.Helper()
+	parsed, err := netip.ParseAddrPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parsed
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -346,5 +348,28 @@ table ip map {
 		return err
 	}); !ok {
 		t.Fatal("nothing came in to the relayed address")
+	}
+}
+
+func TestPlainHTTPFromAnotherHostLeadsToHTTPS(t *testing.T) {
+	n := newInternet(t)
+	s := n.serve(testkit.Options{})
+	home, _ := n.home("home")
+	client := &http.Client{
+		Transport:     &http.Transport{DisableKeepAlives: true, DialContext: home.Dial},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Timeout:       10 * time.Second,
+	}
+	for path, want := range map[string]string{"/": s.SecureURL("/"), "/call/x?y=1": s.SecureURL("/call/x?y=1"), "/healthz": "", "/readyz": ""} {
+		response, err := client.Get(s.URL(path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
+		// 443 is the port of https and need not be named.
+		to := strings.Replace(response.Header.Get("Location"), serverAddress+"/", serverAddress+":443/", 1)
+		if to != want || (want == "") != (response.StatusCode == http.StatusOK) {
+			t.Errorf("%s: %s to %q, want %q", path, response.Status, to, want)
+		}
 	}
 }

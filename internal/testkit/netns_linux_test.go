@@ -2,6 +2,10 @@ package testkit
 
 import (
 	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -40,5 +44,30 @@ func TestNamespacesAreHostsOfTheirOwn(t *testing.T) {
 	}
 	if _, _, err := server.ReadFrom(make([]byte, 10)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatalf("a packet came through the firewall: %v", err)
+	}
+}
+
+func TestBrowserRunsOnAnotherHost(t *testing.T) {
+	Tool(t, "chromium")
+	server, client := NewNamespace(t, "server"), NewNamespace(t, "client")
+	server.Link("10.1.0.1/24", client, "10.1.0.2/24")
+	var listener net.Listener
+	if err := server.Do(func() (err error) {
+		listener, err = net.Listen("tcp4", "10.1.0.1:80")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	site := &httptest.Server{Listener: listener, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, r.RemoteAddr)
+	})}}
+	site.Start()
+	defer site.Close()
+	page := NewBrowser(t, InNamespace(client)).Page(t, "client")
+	page.Open("http://10.1.0.1/")
+	var from string
+	page.MustEval("document.body.textContent", &from)
+	if !strings.HasPrefix(from, "10.1.0.2:") {
+		t.Errorf("the page was fetched from %q", from)
 	}
 }

@@ -128,6 +128,9 @@ func (s *Server) Restart() {
 	s.start()
 }
 
+// Options returns how the server is started; a change counts from the next Restart.
+func (s *Server) Options() *Options { return &s.options }
+
 // Output returns everything the server has printed, before restarts too.
 func (s *Server) Output() string { return s.earlier + s.Process.Output() }
 
