@@ -311,3 +311,75 @@ func TestCredentialIsWhatTheRelayTakes(t *testing.T) {
 		t.Errorf("the user name on the wire tells who it is: %q", c.Username)
 	}
 }
+
+func TestRemovedKeyEndsItsTokens(t *testing.T) {
+	s := testkit.Serve(t, testkit.Options{})
+	token, id, secret := roomToken(t, s, "lobby", "guest")
+	guest := connect(t, "guest", entrance{urls: []string{s.URL("")}, client: s.Client(), token: token})
+	guest.join("lobby")
+	out := s.MustCLI("", "key", "list")
+	if !strings.Contains(out, id) || strings.Contains(out, secret) {
+		t.Errorf("callbox key list must name the key and not tell its secret: %q", out)
+	}
+	s.MustCLI("", "key", "remove", id)
+	select {
+	case <-guest.done:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the WebSocket of a token whose key was removed lives on")
+	}
+	if code, _, body := iceServers(t, s, s.Client(), token, "?room=lobby"); code != http.StatusUnauthorized {
+		t.Errorf("a token of a removed key: %d %s", code, body)
+	}
+}
+
+// Logging out ends what the session has open: its WebSocket and its relay.
+func TestLogoutEndsTheSessionsRelay(t *testing.T) {
+	s := testkit.Serve(t, testkit.Options{})
+	s.AddUser("ada", password)
+	cookie := logInAt(t, s.Client(), s.URL(""), "ada", password)
+	header := http.Header{"Cookie": {cookie}, "Origin": {s.URL("")}}
+	ada := connect(t, "ada", entrance{urls: []string{s.URL("")}, client: s.Client(), header: header})
+	ada.mu.Lock()
+	servers := ada.welcomes[0].Servers
+	ada.mu.Unlock()
+	var own testkit.Credential
+	for _, server := range servers {
+		if server.Credential != "" {
+			own = testkit.Credential{Username: server.Username, Password: server.Credential}
+		}
+	}
+	if own.Username == "" {
+		t.Fatalf("the welcome holds no TURN credential: %+v", servers)
+	}
+	socket, err := listenLoopback()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = socket.Close() }()
+	client, relay := allocate(t, socket, s.Addr(), own)
+	defer client.Close()
+	defer func() { _ = relay.Close() }()
+	if n := gauge(t, s, "callbox_relay_allocations"); n < 1 {
+		t.Fatalf("%v allocations", n)
+	}
+	post(t, s.URL("/logout"), cookie)
+	select {
+	case <-ada.done:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the WebSocket of a session that has logged out lives on")
+	}
+	testkit.Eventually(t, 10*time.Second, "the allocation is gone", func() error {
+		if n := gauge(t, s, "callbox_relay_allocations"); n != 0 {
+			return fmt.Errorf("%v allocations", n)
+		}
+		return nil
+	})
+	again, err := listenLoopback()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = again.Close() }()
+	if allocates(t, again, s.Addr(), own) {
+		t.Error("the credential of a session that has logged out still opens the relay")
+	}
+}

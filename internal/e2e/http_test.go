@@ -1,14 +1,18 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
+
+	"callbox/internal/testkit"
 )
 
 func containsAny(s string, parts ...string) bool {
@@ -75,4 +79,35 @@ func mustAddrPort(t *testing.T, address string) netip.AddrPort {
 		t.Fatal(err)
 	}
 	return parsed
+}
+
+// gauge reads a figure of a server's metrics, summed over its labels; what has no series is 0.
+func gauge(t *testing.T, s *testkit.Server, name string) float64 {
+	t.Helper()
+	response, err := s.Client().Get(s.URL("/metrics"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusOK {
+		t.Fatalf("/metrics: %s", response.Status)
+	}
+	sum := 0.0
+	lines := bufio.NewScanner(response.Body)
+	for lines.Scan() {
+		rest, ok := strings.CutPrefix(lines.Text(), name)
+		if !ok || rest == "" || (rest[0] != ' ' && rest[0] != '{') {
+			continue
+		}
+		fields := strings.Fields(rest)
+		value, err := strconv.ParseFloat(fields[len(fields)-1], 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum += value
+	}
+	if err := lines.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return sum
 }

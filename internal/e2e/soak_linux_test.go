@@ -1,12 +1,9 @@
 package e2e
 
 import (
-	"bufio"
 	"fmt"
 	"net"
 	"os"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -29,28 +26,6 @@ func soakFor(t *testing.T) time.Duration {
 		t.Fatal(err)
 	}
 	return d
-}
-
-// gauge reads one unlabelled figure of a server's metrics.
-func gauge(t *testing.T, s *testkit.Server, name string) float64 {
-	t.Helper()
-	response, err := s.Client().Get(s.URL("/metrics"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = response.Body.Close() }()
-	lines := bufio.NewScanner(response.Body)
-	for lines.Scan() {
-		if rest, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
-			value, err := strconv.ParseFloat(rest, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return value
-		}
-	}
-	t.Fatalf("no %s in /metrics", name)
-	return 0
 }
 
 // oneAllocation makes an allocation over UDP or TCP, and ends it in one of the ways clients do: with a Refresh of 0, or without a word.

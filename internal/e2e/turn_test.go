@@ -111,8 +111,31 @@ func holdAllocation(t *testing.T, s *testkit.Server) func() {
 	return func() { _ = relay.Close(); client.Close(); _ = socket.Close() }
 }
 
+// allocates tells whether a credential gets an allocation.
+func allocates(t *testing.T, socket net.PacketConn, address string, c testkit.Credential) bool {
+	t.Helper()
+	client := turnClient(t, socket, address, c)
+	defer client.Close()
+	relay, err := client.Allocate()
+	if err != nil {
+		return false
+	}
+	_ = relay.Close()
+	return true
+}
+
 // allocate makes an allocation with pion's client over a socket to the server at address.
 func allocate(t *testing.T, socket net.PacketConn, address string, c testkit.Credential) (*turn.Client, net.PacketConn) {
+	t.Helper()
+	client := turnClient(t, socket, address, c)
+	relay, err := client.Allocate()
+	if err != nil {
+		t.Fatalf("allocate at %s: %v", address, err)
+	}
+	return client, relay
+}
+
+func turnClient(t *testing.T, socket net.PacketConn, address string, c testkit.Credential) *turn.Client {
 	t.Helper()
 	client, err := turn.NewClient(&turn.ClientConfig{
 		STUNServerAddr: address, TURNServerAddr: address, Conn: socket,
@@ -124,9 +147,5 @@ func allocate(t *testing.T, socket net.PacketConn, address string, c testkit.Cre
 	if err := client.Listen(); err != nil {
 		t.Fatal(err)
 	}
-	relay, err := client.Allocate()
-	if err != nil {
-		t.Fatalf("allocate at %s: %v", address, err)
-	}
-	return client, relay
+	return client
 }
