@@ -1,0 +1,208 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"callbox/auth"
+	"callbox/bus"
+	"callbox/internal/config"
+	"callbox/internal/datadir"
+	"callbox/relay"
+	"callbox/signal"
+)
+
+const (
+	// goodbye bounds each step of stopping that waits for clients that may never answer.
+	goodbye = 5 * time.Second
+	// announceEvery is how often the other nodes are told of this one's load.
+	announceEvery = time.Second
+)
+
+// Options are what a process gives its App besides the configuration.
+type Options struct {
+	// Stdout gets the start page. Nil: what it says is logged instead.
+	Stdout  io.Writer
+	Log     *slog.Logger // nil: none
+	Version string
+	// OpenBus replaces the bus that the configuration names; for tests that put several nodes into one process.
+	OpenBus func(ctx context.Context, store *bus.Store) (bus.Bus, error)
+}
+
+// App is one running callbox. New opens everything, Run serves and closes everything: an App that was made must be run,
+// if only with a context that has ended.
+type App struct {
+	cfg  config.Config
+	opts Options
+	log  *slog.Logger
+
+	dir     *datadir.Dir
+	secrets datadir.Secrets
+	bus     bus.Bus
+	certs   *certificates
+	turn    auth.TURN
+	hub     *signal.Hub
+	relay   *relay.Server
+	web     *web
+	changes *changes
+
+	port    *port
+	extra   []*port // --turn-listen
+	turns   []turnPort
+	metrics net.Listener // --metrics-listen; nil: none
+	control net.Listener
+
+	addr     netip.AddrPort
+	draining atomic.Bool
+	linkUp   atomic.Bool
+	setup    string // token of the set-up link, "" where there are users
+}
+
+// New opens the data directory, the bus and every socket. What it opened is closed again where a later step fails.
+func New(cfg config.Config, opts Options) (*App, error) {
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	a := &App{cfg: cfg, opts: opts, log: opts.Log}
+	a.linkUp.Store(true)
+	var open closers
+	if err := a.open(&open); err != nil {
+		return nil, errors.Join(err, open.close())
+	}
+	return a, nil
+}
+
+// closers undo the steps of open, the last first.
+type closers []func() error
+
+func (c *closers) add(f func() error) { *c = append(*c, f) }
+
+func (c *closers) close() error {
+	var errs []error
+	for i := len(*c) - 1; i >= 0; i-- {
+		errs = append(errs, (*c)[i]())
+	}
+	return errors.Join(errs...)
+}
+
+func (a *App) open(undo *closers) (err error) {
+	ctx := context.Background()
+	if a.dir, err = datadir.Open(a.cfg.Data); err != nil {
+		return err
+	}
+	undo.add(a.dir.Close)
+	a.secrets, err = a.dir.Secrets(datadir.SecretOptions{
+		TURNFile: a.cfg.TURNSecretFile, ClusterFile: a.cfg.ClusterSecretFile, Clustered: a.cfg.Clustered(),
+	})
+	if err != nil {
+		return err
+	}
+	store, err := bus.OpenStore(a.dir.Path())
+	if err != nil {
+		return err
+	}
+	if a.bus, err = a.openBus(ctx, store); err != nil {
+		return err
+	}
+	undo.add(a.bus.Close)
+	if err = a.openAuth(ctx); err != nil {
+		return err
+	}
+	if a.certs, err = openCertificates(a.cfg, a.dir.Path(), a.log); err != nil {
+		return err
+	}
+	if err = a.openSockets(undo); err != nil {
+		return err
+	}
+	a.hub = signal.New(signal.Config{
+		Bus: a.bus,
+		Log: a.log,
+		Limits: signal.Limits{
+			MessageRate: a.cfg.MessageRate, MessageBytes: int(a.cfg.MessageBytes), PeersPerRoom: a.cfg.MaxPeers,
+		},
+	})
+	undo.add(a.hub.Close)
+	a.changes = newChanges(a)
+	a.wireWeb()
+	if a.web.users.Count() == 0 {
+		if a.setup, err = a.web.setup.Issue(ctx, time.Now()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Addr is the address of the one port, as bound.
+func (a *App) Addr() netip.AddrPort { return a.addr }
+
+// Run serves until the context ends, then stops everything in order: no new clients, the old ones sent away, relays left
+// alone for as long as --drain-timeout says, sockets, bus. It returns nil where it stopped because it was asked to.
+func (a *App) Run(ctx context.Context) error {
+	if err := a.bus.Start(events{a}); err != nil {
+		return errors.Join(fmt.Errorf("bus: %w", err), a.closeAll())
+	}
+	// The group's context ends with ctx or with the first part that fails; everything else is stopped from one place.
+	g, ended := errgroup.WithContext(ctx)
+	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBackground()
+
+	server := a.web.server(a.web.handler())
+	servers := []*http.Server{server, a.controlServer()}
+	g.Go(a.port.run)
+	g.Go(serving(server, a.port.http()))
+	g.Go(serving(servers[1], a.control))
+	for _, p := range a.extra {
+		g.Go(p.run)
+	}
+	if a.metrics != nil {
+		m := a.web.server(a.web.metricsHandler())
+		servers = append(servers, m)
+		g.Go(serving(m, a.metrics))
+	}
+	g.Go(func() error { a.changes.run(background); return nil })
+	g.Go(func() error { a.announce(background); return nil })
+	g.Go(func() error {
+		<-ended.Done()
+		a.log.Info("stopping")
+		err := a.stop(servers)
+		stopBackground()
+		return err
+	})
+	a.greet()
+	return errors.Join(g.Wait(), a.closeAll())
+}
+
+// serving runs a server until it is shut down.
+func serving(s *http.Server, l net.Listener) func() error {
+	return func() error {
+		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+			return fmt.Errorf("HTTP server on %s: %w", l.Addr(), err)
+		}
+		return nil
+	}
+}
+
+// closeAll closes what Run's goroutines have used, after they have ended.
+func (a *App) closeAll() error {
+	errs := []error{a.hub.Close(), a.relay.Close()}
+	a.port.close()
+	for _, p := range a.extra {
+		p.close()
+	}
+	for _, l := range []net.Listener{a.metrics, a.control} {
+		if l != nil {
+			_ = l.Close() // already closed by its server in most cases
+		}
+	}
+	return errors.Join(append(errs, a.bus.Close(), a.dir.Close())...)
+}

@@ -1,0 +1,89 @@
+package app
+
+import (
+	"net/http"
+	"strings"
+	"time"
+
+	"callbox/auth"
+	"callbox/signal"
+)
+
+// caller is somebody who may use the API: a logged-in user, or the holder of a room token.
+type caller struct {
+	User    string
+	Name    string // display name
+	Admin   bool
+	Login   bool   // a user of this system, not a token's subject
+	Room    string // the only room; "" any
+	Session string // what is revoked
+	Owner   string // the name that TURN handles are made of; users and tokens' subjects never share one
+	Expires time.Time
+
+	login auth.Session // of a user
+}
+
+// caller finds out who a request is from: a token where there is one, else the cookie.
+func (s *web) caller(r *http.Request) (caller, *apiError) {
+	if header := r.Header.Get("Authorization"); header != "" {
+		scheme, token, _ := strings.Cut(header, " ")
+		if !strings.EqualFold(scheme, "Bearer") {
+			return caller{}, errUnauthorized()
+		}
+		return s.tokenCaller(strings.TrimSpace(token))
+	}
+	return s.cookieCaller(r)
+}
+
+func (s *web) cookieCaller(r *http.Request) (caller, *apiError) {
+	cookie, err := r.Cookie(cookieName)
+	if err != nil {
+		return caller{}, errUnauthorized()
+	}
+	session, err := s.sessions.Verify(cookie.Value, s.now())
+	if err != nil {
+		return caller{}, errUnauthorized()
+	}
+	user, ok := s.users.Lookup(session.User)
+	if !ok {
+		return caller{}, errUnauthorized()
+	}
+	return caller{
+		User: user.Name, Name: user.Name, Admin: user.Admin, Login: true,
+		Session: session.ID, login: session, Owner: user.Name, Expires: session.Expires,
+	}, nil
+}
+
+func (s *web) tokenCaller(token string) (caller, *apiError) {
+	t, err := s.keys.Verify(token, s.now())
+	if err != nil {
+		return caller{}, errToken()
+	}
+	return tokenHolder(t), nil
+}
+
+// tokenHolder is the caller of a room token. Its session is the API key's: removing the key ends whatever hangs on it.
+func tokenHolder(t auth.RoomToken) caller {
+	name := t.Name
+	if name == "" {
+		name = t.Subject
+	}
+	return caller{
+		User: t.Subject, Name: name, Room: t.Room, Expires: t.Expires,
+		Session: keySession(t.Key), Owner: tokenOwner(keySession(t.Key), t.Subject),
+	}
+}
+
+// keySession is what stands for an API key where logins have the id of their session. A session id has no colon.
+func keySession(key string) string { return "key:" + key }
+
+// tokenOwner is never a user's name either.
+func tokenOwner(session, subject string) string { return session + ":" + subject }
+
+// ownerOf is the caller.Owner of a connection.
+func ownerOf(id signal.Identity) string {
+	if id.Login {
+		return id.User
+	}
+	return tokenOwner(id.Session, id.User)
+}

@@ -1,0 +1,159 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"callbox/auth"
+	"callbox/internal/control"
+)
+
+// listenControl opens the control socket. One that a dead server left is removed: the lock on the data directory says that
+// no live server owns it.
+func listenControl(path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("control socket (a shorter --data helps where the path is over 100 bytes): %w", err)
+	}
+	// Until this line the directory's mode keeps others out.
+	if err := os.Chmod(path, 0o600); err != nil {
+		_ = l.Close()
+		return nil, fmt.Errorf("control socket %s: %w", filepath.Base(path), err)
+	}
+	return l, nil
+}
+
+// controlServer answers the callbox command. Whoever can open the socket may do everything.
+func (a *App) controlServer() *http.Server {
+	mux := http.NewServeMux()
+	mux.Handle(control.PathUserAdd, methods{"POST": a.controlUserAdd})
+	mux.Handle(control.PathUserList, methods{"GET": a.controlUserList})
+	mux.Handle(control.PathUserPasswd, methods{"POST": a.controlUserPasswd})
+	mux.Handle(control.PathUserRemove, methods{"POST": a.controlUserRemove})
+	mux.Handle(control.PathKeyAdd, methods{"POST": a.controlKeyAdd})
+	mux.Handle(control.PathKeyList, methods{"GET": a.controlKeyList})
+	mux.Handle(control.PathKeyRemove, methods{"POST": a.controlKeyRemove})
+	mux.Handle(control.PathHealth, methods{"GET": a.controlHealth})
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		writeError(w, &apiError{Status: http.StatusNotFound, Code: control.CodeNotFound, Message: "this server does not know that command"})
+	})
+	return a.web.server(http.MaxBytesHandler(mux, maxBody))
+}
+
+// controlled reads a request, does something and answers.
+func controlled[T any](a *App, w http.ResponseWriter, r *http.Request, do func(T) (any, error)) {
+	var in T
+	if err := readJSON(r, &in); err != nil {
+		err.Code = control.CodeBadRequest
+		writeError(w, err)
+		return
+	}
+	out, err := do(in)
+	a.controlAnswer(w, out, err)
+}
+
+func (a *App) controlAnswer(w http.ResponseWriter, out any, err error) {
+	switch {
+	case err == nil && out == nil:
+		w.WriteHeader(http.StatusNoContent)
+	case err == nil:
+		writeJSON(w, http.StatusOK, out)
+	case errors.Is(err, auth.ErrExists):
+		writeError(w, &apiError{Status: http.StatusConflict, Code: control.CodeExists, Message: err.Error()})
+	case errors.Is(err, auth.ErrNotFound):
+		writeError(w, &apiError{Status: http.StatusNotFound, Code: control.CodeNotFound, Message: err.Error()})
+	case errors.Is(err, auth.ErrName), errors.Is(err, auth.ErrKeyName):
+		writeError(w, &apiError{Status: http.StatusBadRequest, Code: control.CodeBadName, Message: err.Error()})
+	case errors.Is(err, auth.ErrPassword):
+		writeError(w, &apiError{Status: http.StatusBadRequest, Code: control.CodeBadPassword, Message: err.Error()})
+	case errors.Is(err, auth.ErrBusy), errors.Is(err, auth.ErrTooManyKeys):
+		writeError(w, &apiError{Status: http.StatusServiceUnavailable, Code: control.CodeBusy, Message: err.Error()})
+	default:
+		a.log.Error("command failed", "error", err)
+		writeError(w, &apiError{Status: http.StatusInternalServerError, Code: control.CodeInternal, Message: err.Error()})
+	}
+}
+
+func (a *App) controlUserAdd(w http.ResponseWriter, r *http.Request) {
+	controlled(a, w, r, func(in control.UserAdd) (any, error) {
+		return nil, a.web.users.Add(r.Context(), in.Name, in.Password, in.Admin, time.Now())
+	})
+}
+
+func (a *App) controlUserList(w http.ResponseWriter, _ *http.Request) {
+	out := control.UserList{Users: []control.User{}}
+	for _, u := range a.web.users.List() {
+		out.Users = append(out.Users, control.User(u))
+	}
+	a.controlAnswer(w, out, nil)
+}
+
+func (a *App) controlUserPasswd(w http.ResponseWriter, r *http.Request) {
+	controlled(a, w, r, func(in control.UserPasswd) (any, error) {
+		if err := a.web.users.SetPassword(r.Context(), in.Name, in.Password, time.Now()); err != nil {
+			return nil, err
+		}
+		return nil, a.endSessions(r, in.Name)
+	})
+}
+
+func (a *App) controlUserRemove(w http.ResponseWriter, r *http.Request) {
+	controlled(a, w, r, func(in control.UserRemove) (any, error) {
+		if err := a.web.users.Remove(r.Context(), in.Name); err != nil {
+			return nil, err
+		}
+		return nil, a.endSessions(r, in.Name)
+	})
+}
+
+// endSessions ends all sessions of a user on every node.
+func (a *App) endSessions(r *http.Request, user string) error {
+	defer a.reap()
+	return a.web.sessions.RevokeUser(r.Context(), user, time.Now())
+}
+
+func (a *App) controlKeyAdd(w http.ResponseWriter, r *http.Request) {
+	controlled(a, w, r, func(in control.KeyAdd) (any, error) {
+		id, secret, err := a.web.keys.Add(r.Context(), in.Name, time.Now())
+		if err != nil {
+			return nil, err
+		}
+		return control.NewKey{ID: id, Secret: secret, Key: auth.JoinKey(id, secret)}, nil
+	})
+}
+
+func (a *App) controlKeyList(w http.ResponseWriter, _ *http.Request) {
+	out := control.KeyList{Keys: []control.Key{}}
+	for _, k := range a.web.keys.List() {
+		out.Keys = append(out.Keys, control.Key{ID: k.ID, Name: k.Name, Created: k.Created})
+	}
+	a.controlAnswer(w, out, nil)
+}
+
+func (a *App) controlKeyRemove(w http.ResponseWriter, r *http.Request) {
+	controlled(a, w, r, func(in control.KeyRemove) (any, error) {
+		if err := a.web.keys.Remove(r.Context(), in.ID); err != nil {
+			return nil, err
+		}
+		// The relays of its tokens' holders end with it, and their credentials, which live for --turn-ttl at most.
+		defer a.reap()
+		now := time.Now()
+		return nil, a.web.sessions.Revoke(r.Context(), auth.Session{ID: keySession(in.ID), Expires: now.Add(a.cfg.TURNTTL)}, now)
+	})
+}
+
+func (a *App) controlHealth(w http.ResponseWriter, _ *http.Request) {
+	status := "ok"
+	if a.draining.Load() {
+		status = "draining"
+	}
+	a.controlAnswer(w, control.Health{Status: status, Version: a.opts.Version, Node: string(a.bus.Self()), Addr: a.addr.String()}, nil)
+}

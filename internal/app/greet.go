@@ -1,0 +1,73 @@
+package app
+
+import (
+	"strconv"
+	"strings"
+
+	"callbox/internal/config"
+)
+
+// greet says where the server is reached: to a person as the start page, to a log as one line.
+func (a *App) greet() {
+	p := a.startPage()
+	if a.opts.Stdout != nil {
+		if err := p.write(a.opts.Stdout); err != nil {
+			a.log.Warn("start page not written", "error", err)
+		}
+		return
+	}
+	a.log.Info("callbox is running", "version", p.Version, "listen", a.addr.String(), "local", p.local(),
+		"remote", strings.Join(p.remote(), " "), "relay-ports", p.RelayPorts, "turns", p.TURNS, "bus", p.Bus,
+		"node", p.Node, "users", p.Users, "data", p.Data)
+	if p.Setup != "" {
+		a.log.Info("there is no user yet: make the first one, an administrator, within 30 minutes", "setup", p.setupURL())
+	}
+}
+
+func (a *App) startPage() startPage {
+	p := startPage{
+		Version: a.opts.Version,
+		Listen:  a.addr,
+		Addrs:   interfaceAddrs(),
+		Names:   a.cfg.Names,
+		Setup:   a.setup,
+		Users:   a.web.users.Count(),
+		OwnCert: a.certs.files != nil, Authority: a.certs.path,
+		TURNS:  a.turnsLine(),
+		Public: a.cfg.PublicIP,
+		Bus:    string(config.Memory),
+		Node:   a.bus.Self().Name(),
+		Nodes:  len(a.bus.Nodes()),
+		Data:   a.dir.Path(),
+	}
+	if !a.cfg.RelayPorts.None() {
+		p.RelayPorts = strconv.Itoa(int(a.cfg.RelayPorts.Low)) + "-" + strconv.Itoa(int(a.cfg.RelayPorts.High))
+	}
+	if a.cfg.Clustered() {
+		p.Bus = a.cfg.Bus.Masked()
+	}
+	if a.metrics != nil {
+		p.Metrics = a.metrics.Addr().String()
+	}
+	for _, l := range a.cfg.TURNListen {
+		text, err := l.MarshalText()
+		if err == nil {
+			p.TURNListen = append(p.TURNListen, string(text))
+		}
+	}
+	return p
+}
+
+// turnsLine says whether clients are offered TURN over TLS. The listener answers it in any case.
+func (a *App) turnsLine() string {
+	switch a.cfg.TURNS {
+	case config.On:
+		return "on"
+	case config.Off:
+		return "off (--turns)"
+	}
+	if a.certs.files == nil {
+		return "off: browsers do not trust the local certificate, and cannot ask about it (--tls-cert, --tls-key)"
+	}
+	return "on for the names of the certificate, where it is publicly trusted"
+}

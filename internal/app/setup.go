@@ -1,0 +1,83 @@
+package app
+
+import (
+	"errors"
+	"io"
+	"net/http"
+
+	"callbox/auth"
+	"callbox/static"
+)
+
+func (s *web) getSetup(w http.ResponseWriter, r *http.Request) {
+	token := r.URL.Query().Get("token")
+	if !s.setupOpen(w, r, token) {
+		return
+	}
+	s.setupPage(w, http.StatusOK, static.SetupPage{Token: token})
+}
+
+func (s *web) setupPage(w http.ResponseWriter, status int, p static.SetupPage) {
+	page(w, status, s.log, func(w io.Writer) error { return static.Setup(w, p) })
+}
+
+// setupOpen refuses whoever has not the link, or comes too late. Its 128 bits need no throttle.
+func (s *web) setupOpen(w http.ResponseWriter, r *http.Request, token string) bool {
+	err := auth.ErrSetup
+	if s.users.Count() == 0 {
+		err = s.setup.Valid(r.Context(), token, s.now())
+	}
+	if err == nil {
+		return true
+	}
+	if !errors.Is(err, auth.ErrSetup) {
+		s.log.Error("set-up link not checked", "error", err)
+		refuse(w, r, s.log, errInternal())
+		return false
+	}
+	s.setupGone(w, r)
+	return false
+}
+
+func (s *web) setupGone(w http.ResponseWriter, r *http.Request) {
+	refuse(w, r, s.log, &apiError{
+		Status: http.StatusForbidden, Code: "setup-closed",
+		Message: "this set-up link is used or too old. Restart callbox for another while it has no user, or run: callbox user add NAME",
+	})
+}
+
+// postSetup makes the first user, who is an administrator, and logs the user in.
+func (s *web) postSetup(w http.ResponseWriter, r *http.Request) {
+	if err := r.ParseForm(); err != nil {
+		refuse(w, r, s.log, badBody(err, "bad-form"))
+		return
+	}
+	form := r.PostForm
+	token, username, password := form.Get("token"), form.Get("username"), form.Get("password")
+	if !s.setupOpen(w, r, token) {
+		return
+	}
+	again := func(status int, message string) {
+		s.setupPage(w, status, static.SetupPage{Token: token, Username: username, Error: sentence(message)})
+	}
+	if password != form.Get("again") {
+		again(http.StatusBadRequest, "the two passwords differ")
+		return
+	}
+	err := s.users.AddFirst(r.Context(), s.setup, token, username, password, s.now())
+	switch {
+	case err == nil:
+		s.log.Info("the first user was made by the set-up link")
+		s.setCookie(w, r, username)
+		seeOther(w, "/")
+	case errors.Is(err, auth.ErrName), errors.Is(err, auth.ErrPassword), errors.Is(err, auth.ErrExists):
+		again(http.StatusBadRequest, err.Error())
+	case errors.Is(err, auth.ErrBusy):
+		again(http.StatusServiceUnavailable, "the server is busy; try again in a moment")
+	case errors.Is(err, auth.ErrSetup):
+		s.setupGone(w, r)
+	default:
+		s.log.Error("set-up failed", "error", err)
+		refuse(w, r, s.log, errInternal())
+	}
+}

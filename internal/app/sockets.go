@@ -1,0 +1,190 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"callbox/internal/config"
+	"callbox/internal/control"
+	"callbox/relay"
+)
+
+// portTries is how often a port number that the system chooses for TCP is tried for UDP too.
+const portTries = 32
+
+// openSockets binds everything: TCP first, then the relay's UDP on the same number.
+func (a *App) openSockets(undo *closers) error {
+	var listener net.Listener
+	var err error
+	for try := range portTries {
+		if listener, err = listenTCP(a.cfg.Listen, "listen"); err != nil {
+			return err
+		}
+		a.addr = boundAddr(listener, a.cfg.Listen)
+		if a.relay, err = a.openRelay(); err == nil {
+			break
+		}
+		_ = listener.Close()
+		if a.cfg.Listen.Port() != 0 || !errors.Is(err, syscall.EADDRINUSE) || try == portTries-1 {
+			return busyPort(err, a.cfg.Listen, "listen")
+		}
+	}
+	undo.add(listener.Close)
+	undo.add(a.relay.Close)
+	a.port = a.newPort(listener, true, false)
+
+	for _, l := range a.cfg.TURNListen {
+		port := int(l.Addr.Port())
+		if l.Network != "udp" {
+			extra, err := listenTCP(l.Addr, "turn-listen")
+			if err != nil {
+				return err
+			}
+			undo.add(extra.Close)
+			port = int(boundAddr(extra, l.Addr).Port())
+			a.extra = append(a.extra, a.newPort(extra, false, l.Network == "tls"))
+		}
+		a.turns = append(a.turns, turnPort{Network: l.Network, Port: port})
+	}
+	if a.cfg.MetricsListen.IsValid() {
+		if a.metrics, err = listenTCP(a.cfg.MetricsListen, "metrics-listen"); err != nil {
+			return err
+		}
+		undo.add(a.metrics.Close)
+	}
+	if a.control, err = listenControl(filepath.Join(a.dir.Path(), control.SocketName)); err != nil {
+		return err
+	}
+	undo.add(a.control.Close)
+	return nil
+}
+
+func (a *App) newPort(l net.Listener, http, startTLS bool) *port {
+	cfg := portConfig{
+		Listener:   l,
+		Stream:     a.relay.ServeStream,
+		HTTP:       http,
+		StartTLS:   startTLS,
+		Trusted:    contains(a.cfg.TrustedProxy),
+		PerAddress: a.cfg.ConnectionsPerAddress,
+		Log:        a.log,
+	}
+	if http {
+		cfg.TLS = a.tlsConfig("h2", "http/1.1")
+	} else if startTLS {
+		cfg.TLS = a.tlsConfig()
+	}
+	return newPort(cfg)
+}
+
+func (a *App) openRelay() (*relay.Server, error) {
+	policy, err := relay.ParsePolicy(texts(a.cfg.AllowPeer), texts(a.cfg.DenyPeer))
+	if err != nil {
+		return nil, err
+	}
+	udp := []netip.AddrPort{a.addr}
+	for _, l := range a.cfg.TURNListen {
+		if l.Network == "udp" {
+			udp = append(udp, l.Addr)
+		}
+	}
+	return relay.Listen(relay.Config{
+		UDP:       udp,
+		Public:    a.cfg.PublicIP,
+		Ports:     relay.PortRange{Low: a.cfg.RelayPorts.Low, High: a.cfg.RelayPorts.High},
+		Realm:     a.cfg.Realm,
+		Keys:      a.turnKeys,
+		AllowPeer: policy.Allow,
+		Own:       a.ownAddrs(),
+		Quota: relay.Quota{
+			Allocations:           a.cfg.UserQuota,
+			UserBitrate:           int64(a.cfg.UserBandwidth),
+			TotalBitrate:          int64(a.cfg.RelayBandwidth),
+			UnauthRate:            a.cfg.UnauthRate,
+			ConnectionsPerAddress: a.cfg.ConnectionsPerAddress,
+		},
+		Log: a.log,
+	})
+}
+
+// ownAddrs are the listeners of this process and its Redis, which no relay may reach whatever --allow-peer says.
+func (a *App) ownAddrs() []netip.AddrPort {
+	own := []netip.AddrPort{a.addr}
+	for _, l := range a.cfg.TURNListen {
+		own = append(own, l.Addr)
+	}
+	if a.cfg.MetricsListen.IsValid() {
+		own = append(own, a.cfg.MetricsListen)
+	}
+	if a.cfg.Clustered() {
+		own = append(own, busAddrs(string(a.cfg.Bus), net.LookupHost)...)
+	}
+	return own
+}
+
+// busAddrs are the addresses that the hosts of a bus URL have now.
+func busAddrs(bus string, lookup func(string) ([]string, error)) []netip.AddrPort {
+	u, err := url.Parse(bus)
+	if err != nil {
+		return nil
+	}
+	var out []netip.AddrPort
+	for hostport := range strings.SplitSeq(u.Host, ",") {
+		part := url.URL{Host: hostport}
+		port := part.Port()
+		if port == "" {
+			port = "6379"
+		}
+		hosts, err := lookup(part.Hostname())
+		if err != nil {
+			continue // a Redis that cannot be found cannot be reached by a relay either
+		}
+		for _, host := range hosts {
+			if ap, err := netip.ParseAddrPort(net.JoinHostPort(host, port)); err == nil {
+				out = append(out, ap)
+			}
+		}
+	}
+	return out
+}
+
+func listenTCP(addr netip.AddrPort, key string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr.String())
+	if err != nil {
+		return nil, busyPort(err, addr, key)
+	}
+	return l, nil
+}
+
+// busyPort adds the remedy to the commonest failure of a start.
+func busyPort(err error, addr netip.AddrPort, key string) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("port %d is in use, perhaps by another callbox; stop that, or choose another with --%s: %w", addr.Port(), key, err)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("port %d is not for this user; choose one above 1023 with --%s, or grant the right (setcap cap_net_bind_service=+ep): %w", addr.Port(), key, err)
+	}
+	return fmt.Errorf("--%s: %w", key, err)
+}
+
+// boundAddr is the configured address with the port that it got.
+func boundAddr(l net.Listener, wanted netip.AddrPort) netip.AddrPort {
+	if tcp, ok := l.Addr().(*net.TCPAddr); ok {
+		return netip.AddrPortFrom(wanted.Addr(), tcp.AddrPort().Port())
+	}
+	return wanted
+}
+
+func texts(rules []config.PeerRule) []string {
+	out := make([]string, len(rules))
+	for i, r := range rules {
+		out[i] = string(r)
+	}
+	return out
+}

@@ -1,0 +1,231 @@
+package app
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+)
+
+// startPage is what a person at a terminal reads when the server runs.
+type startPage struct {
+	Version string
+	Listen  netip.AddrPort // as bound
+	Addrs   []netip.Addr   // of this host's interfaces
+	Names   []string       // --name
+
+	Setup string // token of the set-up link; "": there are users already
+	Users int
+
+	OwnCert     bool   // --tls-cert instead of the local authority
+	Authority   string // path of the local authority's certificate
+	TURNS       string // "on", or why it is off
+	RelayPorts  string // "49152-65535", or "" for the sealed relay
+	Public      []netip.Addr
+	TURNListen  []string
+	Bus         string // "memory", or where Redis is
+	Node        string
+	Nodes       int
+	Metrics     string // where they are answered besides loopback; "": nowhere
+	Data        string
+	ProxiesSeen int // networks of --trusted-proxy
+}
+
+// local is the URL by which this machine itself reaches the server, or "" where only another address is bound.
+func (p startPage) local() string {
+	addr := p.Listen.Addr()
+	switch {
+	case addr.IsUnspecified():
+		return webURL("http", "localhost", p.Listen.Port())
+	case addr.IsLoopback():
+		return webURL("http", addr.String(), p.Listen.Port())
+	}
+	return ""
+}
+
+// remote are the URLs by which other devices reach it.
+func (p startPage) remote() []string {
+	var hosts []string
+	if !p.Listen.Addr().IsLoopback() {
+		hosts = append(hosts, p.Names...)
+	}
+	switch addr := p.Listen.Addr(); {
+	case addr.IsUnspecified():
+		for _, a := range reachable(p.Addrs) {
+			if a.Is4() || addr.Is6() {
+				hosts = append(hosts, a.String())
+			}
+		}
+	case !addr.IsLoopback():
+		hosts = append(hosts, addr.String())
+	}
+	var out []string
+	for _, host := range hosts {
+		out = append(out, webURL("https", host, p.Listen.Port()))
+	}
+	return out
+}
+
+// webURL leaves out the port that the scheme has anyway.
+func webURL(scheme, host string, port uint16) string {
+	at := hostPort(host, int(port))
+	if (scheme == "http" && port == 80) || (scheme == "https" && port == 443) {
+		at = strings.TrimSuffix(at, ":"+strconv.Itoa(int(port)))
+	}
+	return scheme + "://" + at
+}
+
+// setupURL is the one-time link.
+func (p startPage) setupURL() string {
+	base := p.local()
+	if base == "" {
+		base = p.remote()[0]
+	}
+	return base + "/setup?token=" + p.Setup
+}
+
+func (p startPage) write(w io.Writer) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\ncallbox %s is running.\n\n", p.Version)
+	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	row := func(title string, lines ...string) {
+		for i, line := range lines {
+			if i > 0 {
+				title = ""
+			}
+			fmt.Fprintf(t, "  %s\t%s\n", title, line)
+		}
+	}
+	local, remote := p.local(), p.remote()
+	if local != "" {
+		row("On this machine", local)
+	}
+	row("On other devices", remote...)
+	if p.Setup != "" {
+		row("First run", "make the first user, an administrator, within 30 minutes:", p.setupURL())
+	}
+	if len(remote) > 0 && !p.OwnCert {
+		row("Expect a warning",
+			"https:// comes with a certificate that this callbox made, because browsers open a",
+			"camera on https:// only. Each device warns about it once; go on, or let the device",
+			"trust "+p.Authority+" (it is good for this host alone).")
+	}
+	row("", "")
+	row("Relay", p.relayLines()...)
+	row("TURN over TLS", p.TURNS)
+	row("Bus", p.busLine())
+	row("Sign-in", p.signInLine())
+	row("Metrics", p.metricsLine())
+	row("Data", p.Data)
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	b.WriteString("\nStop with Ctrl-C.\n\n")
+	// Cells end in the padding of the columns.
+	lines := strings.Split(b.String(), "\n")
+	for i := range lines {
+		lines[i] = strings.TrimRight(lines[i], " ")
+	}
+	_, err := io.WriteString(w, strings.Join(lines, "\n"))
+	return err
+}
+
+func (p startPage) relayLines() []string {
+	port := strconv.Itoa(int(p.Listen.Port()))
+	lines := []string{"on: STUN and TURN on port " + port + " (UDP, TCP), "}
+	if p.RelayPorts == "" {
+		lines[0] += "sealed: no further port"
+	} else {
+		lines[0] += "relayed addresses on UDP ports " + p.RelayPorts
+	}
+	if len(p.TURNListen) > 0 {
+		lines = append(lines, "also on "+strings.Join(p.TURNListen, ", "))
+	}
+	if len(p.Public) > 0 {
+		var all []string
+		for _, a := range p.Public {
+			all = append(all, a.String())
+		}
+		lines = append(lines, "advertised as "+strings.Join(all, " and "))
+	}
+	return lines
+}
+
+func (p startPage) busLine() string {
+	if p.Bus == "memory" {
+		return "memory: this process alone (a cluster: --bus redis://...)"
+	}
+	return fmt.Sprintf("%s: node %s, %s", p.Bus, p.Node, plural(p.Nodes, "node"))
+}
+
+func (p startPage) signInLine() string {
+	if p.Setup != "" {
+		return "no user yet"
+	}
+	return plural(p.Users, "user") + " (callbox user add NAME)"
+}
+
+func (p startPage) metricsLine() string {
+	line := "/metrics, from this machine"
+	if p.Metrics != "" {
+		line += ", and on " + p.Metrics
+	}
+	return line
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// reachable are the addresses that other devices may use, IPv4 first; IPv6 addresses only where there is no other, because
+// people type them badly and they change.
+func reachable(all []netip.Addr) []netip.Addr {
+	var v4, v6 []netip.Addr
+	for _, a := range all {
+		a = a.Unmap()
+		switch {
+		case a.IsLoopback(), a.IsLinkLocalUnicast(), a.IsMulticast(), a.IsUnspecified():
+		case a.Is4():
+			v4 = append(v4, a)
+		default:
+			v6 = append(v6, a)
+		}
+	}
+	if len(v4) > 0 {
+		return v4
+	}
+	return v6
+}
+
+// interfaceAddrs are the addresses of the interfaces that are up and connected.
+func interfaceAddrs() []netip.Addr {
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return nil
+	}
+	var out []netip.Addr
+	for _, i := range interfaces {
+		if i.Flags&net.FlagUp == 0 || i.Flags&net.FlagRunning == 0 {
+			continue
+		}
+		addrs, err := i.Addrs()
+		if err != nil {
+			continue
+		}
+		for _, a := range addrs {
+			if p, ok := a.(*net.IPNet); ok {
+				if addr, ok := netip.AddrFromSlice(p.IP); ok && !slices.Contains(out, addr.Unmap()) {
+					out = append(out, addr.Unmap())
+				}
+			}
+		}
+	}
+	return out
+}

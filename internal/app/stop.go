@@ -1,0 +1,63 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+)
+
+// drainPoll is how often the relay is asked whether its last allocation has gone.
+const drainPoll = 100 * time.Millisecond
+
+// stop ends the serving parts in order. The bus and the relay's sockets outlive it, because hand-over needs them.
+func (a *App) stop(servers []*http.Server) error {
+	a.draining.Store(true) // /readyz says so from now on
+	ctx, cancel := context.WithTimeout(context.Background(), a.cfg.DrainTimeout+goodbye)
+	defer cancel()
+
+	a.relay.Drain()
+	call, done := context.WithTimeout(ctx, announceEvery)
+	if err := a.announceOnce(call); err != nil {
+		a.log.Debug("other nodes do not hear of the end", "error", err)
+	}
+	done()
+	// Clients go to another node, which takes their sessions over; alone, they come back when the server does.
+	err := a.hub.Drain(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = nil // who has not gone by now is closed
+	}
+	a.waitForRelay()
+
+	a.port.close()
+	for _, p := range a.extra {
+		p.close()
+	}
+	last, done := context.WithTimeout(context.Background(), goodbye)
+	defer done()
+	for _, s := range servers {
+		if s.Shutdown(last) != nil {
+			_ = s.Close()
+		}
+	}
+	return err
+}
+
+// waitForRelay lets calls end by themselves until --drain-timeout.
+func (a *App) waitForRelay() {
+	if a.cfg.DrainTimeout <= 0 {
+		return
+	}
+	deadline := time.NewTimer(a.cfg.DrainTimeout)
+	defer deadline.Stop()
+	tick := time.NewTicker(drainPoll)
+	defer tick.Stop()
+	for a.allocations() > 0 {
+		select {
+		case <-deadline.C:
+			a.log.Info("relays still in use are closed", "allocations", a.allocations())
+			return
+		case <-tick.C:
+		}
+	}
+}

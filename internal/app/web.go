@@ -1,0 +1,122 @@
+package app
+
+import (
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"callbox/auth"
+	"callbox/bus"
+	"callbox/relay"
+	"callbox/signal"
+	"callbox/static"
+)
+
+const (
+	cookieName = "callbox_session"
+
+	// Limits of the HTTP server. A request is small, so whoever needs longer for it is slow on purpose.
+	headerTimeout  = 10 * time.Second
+	readTimeout    = 30 * time.Second
+	writeTimeout   = 60 * time.Second
+	idleTimeout    = 2 * time.Minute
+	maxHeaderBytes = 32 << 10
+)
+
+// web answers HTTP. Its fields are set before it serves and do not change.
+type web struct {
+	log     *slog.Logger
+	now     func() time.Time
+	version string
+
+	users    *auth.Users
+	sessions *auth.Sessions
+	keys     *auth.Keys
+	setup    *auth.Setup
+	throttle *auth.Throttle
+
+	hub   *signal.Hub
+	relay *relay.Server
+	bus   bus.Bus
+	ice   func(c caller, host string, relayNode bus.NodeID) signal.ICE
+
+	origins  origins
+	trusted  func(netip.Addr) bool
+	draining func() bool
+	linkUp   func() bool
+	revoked  func() // something was revoked: whatever hangs on it ends
+	metrics  http.Handler
+}
+
+// methods answers a path by request method, and says which there are to any other.
+type methods map[string]http.HandlerFunc
+
+func (m methods) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	method := r.Method
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	if h, ok := m[method]; ok {
+		h(w, r)
+		return
+	}
+	var allowed []string
+	for name := range m {
+		allowed = append(allowed, name)
+	}
+	slices.Sort(allowed)
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	writeError(w, &apiError{Status: http.StatusMethodNotAllowed, Code: "bad-method", Message: "this path answers " + strings.Join(allowed, " and ")})
+}
+
+// handler is every route with everything around it.
+func (s *web) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/{$}", methods{"GET": s.getHome})
+	mux.Handle("/login", methods{"GET": s.getLogin, "POST": s.postLogin})
+	mux.Handle("/logout", methods{"POST": s.postLogout})
+	mux.Handle("/setup", methods{"GET": s.getSetup, "POST": s.postSetup})
+	mux.Handle("/call/{room}", methods{"GET": s.getCall})
+	mux.Handle("/ws", methods{"GET": s.getWebSocket})
+
+	api := http.NewServeMux()
+	api.Handle("/api/v1/login", methods{"POST": s.postAPILogin})
+	api.Handle("/api/v1/ice-servers", methods{"GET": s.getICEServers})
+	api.Handle("/api/v1/relay", methods{"GET": s.getRelay})
+	api.HandleFunc("/", s.notFound)
+	mux.Handle("/api/", s.origins.withCORS(api))
+	mux.Handle(static.Prefix, s.origins.withCORS(static.Handler()))
+
+	mux.Handle("/healthz", methods{"GET": s.getHealth})
+	mux.Handle("/readyz", methods{"GET": s.getReady})
+	mux.Handle("/metrics", methods{"GET": s.getMetrics})
+	mux.HandleFunc("/", s.notFound)
+
+	var h http.Handler = mux
+	h = withCrossOriginProtection(s.log, h)
+	h = http.MaxBytesHandler(h, maxBody)
+	h = withHTTPS(s.log, h)
+	h = withHeaders(h)
+	return withClient(s.trusted, h)
+}
+
+func (s *web) notFound(w http.ResponseWriter, r *http.Request) {
+	refuse(w, r, s.log, &apiError{Status: http.StatusNotFound, Code: "not-found", Message: "there is nothing at this address"})
+}
+
+// server is an http.Server with the limits that every listener of callbox has.
+func (s *web) server(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ConnContext:       connContext,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+}

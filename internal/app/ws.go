@@ -1,0 +1,58 @@
+package app
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"callbox/signal"
+)
+
+// tokenProtocol marks the WebSocket subprotocol value that carries a room token: browsers can send no header of their own
+// with a WebSocket, and a token in a URL ends up in logs.
+const tokenProtocol = "token."
+
+// getWebSocket admits a client to signaling. A cookie counts only together with our own origin, because browsers send it
+// with the WebSocket of any page; a token counts from our origin, from --origin, and where there is no Origin header.
+func (s *web) getWebSocket(w http.ResponseWriter, r *http.Request) {
+	kind := s.origins.kind(r)
+	if kind == originForeign {
+		writeError(w, &apiError{Status: http.StatusForbidden, Code: "origin", Message: "this origin is not allowed; name it with --origin"})
+		return
+	}
+	var c caller
+	var refusal *apiError
+	switch token := subprotocolToken(r); {
+	case token != "":
+		c, refusal = s.tokenCaller(token)
+	case r.Header.Get("Authorization") != "":
+		c, refusal = s.caller(r)
+	default:
+		if c, refusal = s.cookieCaller(r); refusal == nil && kind != originOwn {
+			refusal = &apiError{Status: http.StatusForbidden, Code: "origin", Message: "a cookie counts on our own pages only; give a room token"}
+		}
+	}
+	if refusal != nil {
+		writeError(w, refusal)
+		return
+	}
+	from := clientOf(r)
+	s.hub.Serve(w, r, signal.Identity{
+		User: c.User, Name: c.Name, Session: c.Session, Room: c.Room, Login: c.Login, Expires: c.Expires,
+		ICE: func(room string) (signal.ICE, error) {
+			return s.iceFor(context.Background(), c, from, room), nil
+		},
+	})
+}
+
+// subprotocolToken is the room token among the subprotocols, or "".
+func subprotocolToken(r *http.Request) string {
+	for _, line := range r.Header.Values("Sec-Websocket-Protocol") {
+		for value := range strings.SplitSeq(line, ",") {
+			if token, ok := strings.CutPrefix(strings.TrimSpace(value), tokenProtocol); ok {
+				return token
+			}
+		}
+	}
+	return ""
+}
