@@ -1,0 +1,62 @@
+package relay
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+
+	"callbox/relay/internal/udp"
+)
+
+// client is the other end of a five-tuple. For UDP it is made for every datagram and kept only by an allocation.
+type client struct {
+	transport Transport
+	remote    netip.AddrPort
+	local     netip.AddrPort // ours, as the client reached it
+
+	conn *udp.Conn  // UDP
+	from netip.Addr // the address answers must leave from; invalid: the socket has but one
+
+	stream *stream // TCP and TLS
+}
+
+func (c *client) flow() flow { return flow{c.remote, c.local} }
+
+// send queues a message for the client. For UDP, b must stay as it is until the outbox is flushed.
+func (c *client) send(w *work, b []byte) {
+	if c.stream != nil {
+		c.stream.send(b)
+		return
+	}
+	w.out.Add(c.conn, b, c.remote, c.from)
+}
+
+// work is what one goroutine needs while it handles what one read brought: the outbox to flush before the next read, and
+// the time of the read.
+type work struct {
+	out udp.Outbox
+	now time.Time
+}
+
+// works lends work, so that a waiting reader holds none.
+type works struct{ pool sync.Pool }
+
+func newWorks(c *counters) *works {
+	return &works{sync.Pool{New: func() any {
+		w := &work{}
+		w.out.Failed = func(error) { c.drop(dropSend) }
+		return w
+	}}}
+}
+
+func (p *works) get() *work {
+	w := p.pool.Get().(*work)
+	w.now = time.Now()
+	return w
+}
+
+// put flushes what is queued and takes the work back.
+func (p *works) put(w *work) {
+	w.out.Flush()
+	p.pool.Put(w)
+}

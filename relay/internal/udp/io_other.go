@@ -1,0 +1,59 @@
+//go:build !linux
+
+package udp
+
+import (
+	"net/netip"
+	"syscall"
+)
+
+// One system call a datagram, through the net package alone. The address a datagram came to is not reported.
+
+type (
+	batchSys  struct{}
+	connSys   struct{}
+	outboxSys struct{}
+)
+
+func (*batchSys) init(*Batch) {}
+
+func (c *Conn) init(Options) error { return nil }
+
+func setReusePort(syscall.RawConn) error { return ErrUnsupported }
+
+// ReusePort says whether several sockets can share one address and its load.
+const ReusePort = false
+
+// DontFragment says whether SetDontFragment works.
+const DontFragment = false
+
+// SetDontFragment asks that the datagrams sent from now on are never fragmented.
+func (c *Conn) SetDontFragment(bool) error { return ErrUnsupported }
+
+// Read waits for a datagram and returns a batch of the pool with it. After an error other than net.ErrClosed the socket can
+// be read again.
+func (c *Conn) Read(pool *Pool) (*Batch, error) {
+	b := pool.get()
+	for {
+		n, _, _, peer, err := c.udp.ReadMsgUDPAddrPort(b.slots[0].slot[Headroom:], nil)
+		if err != nil {
+			pool.Put(b)
+			return nil, err
+		}
+		if n > MaxDatagram {
+			c.tooLong.Add(1)
+			continue
+		}
+		b.fill(0, n, peer, netip.Addr{})
+		b.Packets = b.slots[:1]
+		return b, nil
+	}
+}
+
+func (o *Outbox) send(c *Conn, run []outgoing) {
+	for i := range run {
+		if _, err := c.udp.WriteToUDPAddrPort(run[i].data, run[i].peer); err != nil {
+			o.failed(err)
+		}
+	}
+}

@@ -1,0 +1,89 @@
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"runtime"
+
+	"callbox/relay/internal/udp"
+)
+
+// listenBuffer is what a listener asks of the kernel for datagrams not yet read, in bytes.
+const listenBuffer = 4 << 20
+
+// listen opens one UDP address, as a group of sockets that share it where the system can. Within a group anybody of the same
+// user could join, so a socket of its own tries the address first: a second server on the port fails.
+func (s *Server) listen(addr netip.AddrPort) error {
+	o := udp.Options{
+		TellLocal:     addr.Addr().IsUnspecified(),
+		ReceiveBuffer: listenBuffer,
+		TooLong:       &s.counters.tooLong,
+	}
+	shards := 1
+	if udp.ReusePort {
+		shards = runtime.GOMAXPROCS(0)
+	}
+	first, err := udp.Listen(addr, o)
+	if err != nil {
+		return fmt.Errorf("UDP address %v: %w", addr, err)
+	}
+	if shards == 1 {
+		s.listeners = append(s.listeners, first)
+		return nil
+	}
+	addr = netip.AddrPortFrom(addr.Addr(), first.LocalAddr().Port())
+	first.Close()
+	o.ReusePort = true
+	for range shards {
+		c, err := udp.Listen(addr, o)
+		if err != nil {
+			return fmt.Errorf("UDP address %v: %w", addr, err)
+		}
+		s.listeners = append(s.listeners, c)
+	}
+	return nil
+}
+
+// serve reads one socket until it is closed.
+func (s *Server) serve(c *udp.Conn) {
+	for {
+		b, err := c.Read(s.pool)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			// A datagram's error, or none of some resource: neither is the listener's end.
+			s.pause(s.closing)
+			continue
+		}
+		w := s.works.get()
+		for i := range b.Packets {
+			s.datagram(w, c, &b.Packets[i])
+		}
+		s.works.put(w)
+		s.pool.Put(b)
+	}
+}
+
+// datagram handles one datagram of a client.
+func (s *Server) datagram(w *work, conn *udp.Conn, p *udp.Packet) {
+	c := client{transport: UDP, remote: p.Peer, local: conn.LocalAddr(), conn: conn}
+	if p.Local.IsValid() {
+		c.local = netip.AddrPortFrom(p.Local, c.local.Port())
+		c.from = p.Local
+	}
+	switch {
+	case looksLikeSTUN(p.Data):
+		s.gate(w, &c, p.Data)
+	case isChannelData(p.Data):
+		if a := s.table.byFlow(c.flow()); a != nil {
+			s.fromClient(w, a, p.Data)
+		} else {
+			s.counters.drop(dropNoAllocation)
+		}
+	default:
+		s.counters.drop(dropMalformed)
+	}
+}

@@ -1,0 +1,192 @@
+package relay
+
+import (
+	"net/netip"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"callbox/relay/internal/udp"
+)
+
+// Keys of log records.
+const keyError = "error"
+
+// Server is a TURN server. It runs from Listen to Close.
+type Server struct {
+	cfg          Config
+	addresses    addresses
+	nonces       *nonces
+	unauth       *prefixLimit
+	bindings     *prefixLimit
+	accounts     *accounts
+	reservations *reservations
+	table        *table
+	pool         *udp.Pool
+	works        *works
+	counters     counters
+	engines      []*engine
+	listeners    []*udp.Conn
+	streams      *streams
+
+	ids         atomic.Uint64
+	revocations atomic.Uint64
+	draining    atomic.Bool
+
+	closing chan struct{}
+	closed  sync.Once
+	running sync.WaitGroup // readers of listeners, streams and relays; Close waits for them
+}
+
+// bindingRate is how many more Binding requests than others are answered: their answers hardly amplify, and calls that need
+// no relay depend on them.
+const bindingRate = 10
+
+// Listen opens the server's UDP addresses and serves when it returns.
+func Listen(cfg Config) (*Server, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	s := &Server{
+		cfg:      cfg,
+		nonces:   newNonces(cfg.timing.nonce),
+		unauth:   newPrefixLimit(cfg.Quota.UnauthRate, cfg.Quota.UnauthBurst),
+		bindings: newPrefixLimit(bindingRate*cfg.Quota.UnauthRate, bindingRate*cfg.Quota.UnauthBurst),
+		accounts: newAccounts(cfg.Quota),
+		table:    newTable(),
+		pool:     udp.NewPool(),
+		closing:  make(chan struct{}),
+	}
+	s.works = newWorks(&s.counters)
+	s.streams = newStreams(cfg.Quota.ConnectionsPerAddress)
+	s.addresses.set(cfg.Public)
+	s.reservations = &reservations{life: cfg.timing.reservation, open: make(map[[tokenSize]byte]*reservation), expire: s.unreserve}
+	for range runtime.GOMAXPROCS(0) {
+		e, err := newEngine()
+		if err != nil {
+			s.Close()
+			return nil, err
+		}
+		s.engines = append(s.engines, e)
+	}
+	for _, addr := range cfg.UDP {
+		if err := s.listen(addr); err != nil {
+			s.Close()
+			return nil, err
+		}
+	}
+	for _, c := range s.listeners {
+		s.running.Go(func() { s.serve(c) })
+	}
+	return s, nil
+}
+
+// Addr is the first UDP address, with the port that the system chose if none was named; invalid without one.
+func (s *Server) Addr() netip.AddrPort {
+	if len(s.listeners) == 0 {
+		return netip.AddrPort{}
+	}
+	return s.listeners[0].LocalAddr()
+}
+
+// SetPublic changes the addresses that clients are told, from the next allocation on. A list that Config.Public would not
+// take is logged and changes nothing.
+func (s *Server) SetPublic(list []netip.Addr) {
+	if err := checkPublic(list); err != nil {
+		s.cfg.Log.Error("public addresses stay as they are", keyError, err)
+		return
+	}
+	s.addresses.set(list)
+}
+
+// Revoke ends the allocations and streams of the owners that match, before it returns, and says how many allocations there
+// were. Config.Keys should refuse those owners by then, or they come again.
+func (s *Server) Revoke(match func(Owner) bool) int {
+	s.revocations.Add(1)
+	n := 0
+	for _, a := range s.table.list() {
+		if !match(a.owner) {
+			continue
+		}
+		n++
+		s.finishAllocation(a)
+	}
+	s.streams.closeOwned(match)
+	return n
+}
+
+// Drain refuses new allocations from now on. Those there are go on.
+func (s *Server) Drain() { s.draining.Store(true) }
+
+// Close ends every allocation and stream, closes every socket, and waits until nothing of the server runs.
+func (s *Server) Close() error {
+	s.closed.Do(func() {
+		close(s.closing)
+		s.streams.close()
+		for _, c := range s.listeners {
+			c.Close()
+		}
+		for _, e := range s.engines {
+			e.Close()
+		}
+		s.reservations.close()
+	})
+	s.running.Wait()
+	return nil
+}
+
+// unreserve gives a reserved address back.
+func (s *Server) unreserve(r *reservation) {
+	s.table.release(r.relay)
+	r.relay.close()
+	s.accounts.give(r.account, 1)
+}
+
+// allocationOf finds the live allocation of a client's five-tuple; nil: there is none.
+func (s *Server) allocationOf(c *client) *allocation {
+	if c.stream != nil {
+		return c.stream.alloc.Load()
+	}
+	return s.table.byFlow(c.flow())
+}
+
+// mayPermit says whether a permission may name the peer. Permissions know no ports, so a relay of ours is allowed as an
+// address, and each packet is judged when it leaves.
+func (s *Server) mayPermit(peer netip.AddrPort) bool {
+	if s.table.relaysAt(peer.Addr()) {
+		return true
+	}
+	return !s.cfg.Ports.sealed() && s.cfg.AllowPeer(netip.AddrPortFrom(canonical(peer.Addr()), peer.Port()))
+}
+
+// mayLeave says whether a packet for the peer may go out to the network.
+func (s *Server) mayLeave(peer netip.AddrPort) bool {
+	peer = netip.AddrPortFrom(canonical(peer.Addr()), peer.Port())
+	return peer.Port() != 0 && s.cfg.AllowPeer(peer) && !s.own(peer)
+}
+
+// own says whether an address is one of callbox's own, which no rule opens.
+func (s *Server) own(peer netip.AddrPort) bool {
+	match := func(own netip.AddrPort) bool {
+		if own.Port() != peer.Port() {
+			return false
+		}
+		if !own.Addr().IsUnspecified() {
+			return canonical(own.Addr()) == peer.Addr()
+		}
+		public := s.addresses.public.Load()
+		return peer.Addr() == public[four] || peer.Addr() == public[six] || hostHas(peer.Addr())
+	}
+	for _, own := range s.cfg.Own {
+		if match(own) {
+			return true
+		}
+	}
+	for _, c := range s.listeners {
+		if match(c.LocalAddr()) {
+			return true
+		}
+	}
+	return false
+}
