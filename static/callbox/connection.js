@@ -1,4 +1,5 @@
 import { Emitter } from "./emitter.js";
+import { Timers } from "./timers.js";
 
 /** An answer that is an error, or a connection that has ended. `code` is one of docs/protocol.md, or one of ours. */
 export class CallboxError extends Error {
@@ -49,7 +50,7 @@ export class Connection extends Emitter {
   #requests = 0;
   #attempts = 0;
   #failures = 0; // connections in a row that were not welcomed
-  #timers = new Map(); // name -> timer
+  #timers = new Timers();
 
   /**
    * @param {object} options
@@ -137,7 +138,7 @@ export class Connection extends Emitter {
   }
 
   async #open() {
-    this.#clear("backoff");
+    this.#timers.clear("backoff");
     this.#drop();
     const attempt = ++this.#attempts;
     let token = this.#options.token;
@@ -157,7 +158,7 @@ export class Connection extends Emitter {
     socket.onopen = mine(() => this.#write(this.#hello()));
     socket.onmessage = mine((event) => this.#receive(event.data));
     socket.onclose = mine((event) => this.#lost(event.code));
-    this.#after("silence", HANDSHAKE, () => this.#lost());
+    this.#timers.after("silence", HANDSHAKE, () => this.#lost());
   }
 
   #hello() {
@@ -199,7 +200,7 @@ export class Connection extends Emitter {
         this.#confirm(message.received);
         return;
       case "goaway":
-        this.#after("backoff", this.#options.random() * (message.afterMs ?? 0), () => this.#reopen());
+        this.#timers.after("backoff", this.#options.random() * (message.afterMs ?? 0), () => this.#reopen());
         return;
     }
     const waiting = message.id === undefined ? undefined : this.#pending.get(message.id);
@@ -241,7 +242,7 @@ export class Connection extends Emitter {
     this.#unackedCharacters += characters;
     const due = this.#handled - this.#acked >= ACK.messages || this.#unackedCharacters >= ACK.characters;
     const send = () => {
-      this.#clear("ack");
+      this.#timers.clear("ack");
       if (!this.#welcomed) return;
       this.#acked = this.#handled;
       this.#unackedCharacters = 0;
@@ -249,14 +250,14 @@ export class Connection extends Emitter {
     };
     if (due) send();
     // Half the time allowed: timers are late, and the message travels.
-    else if (!this.#timers.has("ack")) this.#after("ack", ACK.ms / 2, send);
+    else if (!this.#timers.has("ack")) this.#timers.after("ack", ACK.ms / 2, send);
   }
 
   /** Notices a connection that has died without a word. */
   #listen() {
-    this.#after("silence", SILENCE.ping, () => {
+    this.#timers.after("silence", SILENCE.ping, () => {
       this.#write({ type: "ping" });
-      this.#after("silence", SILENCE.drop, () => this.#lost());
+      this.#timers.after("silence", SILENCE.drop, () => this.#lost());
     });
   }
 
@@ -275,7 +276,7 @@ export class Connection extends Emitter {
     if (!welcomed) this.#failures++;
     this.#setState(this.#resume ? "reconnecting" : "connecting");
     const wait = Math.min(BACKOFF.first * 2 ** this.#failures, BACKOFF.most) * (0.5 + this.#options.random());
-    this.#after("backoff", code === 4003 || code === 4005 ? wait / 4 : wait, () => this.#open());
+    this.#timers.after("backoff", code === 4003 || code === 4005 ? wait / 4 : wait, () => this.#open());
     // A browser does not say why a handshake was refused: every second time, ask in a way that does.
     if (this.#failures % 2 === 0 && this.#failures > 0) this.#checkRefusal();
   }
@@ -301,8 +302,8 @@ export class Connection extends Emitter {
     const socket = this.#socket;
     this.#socket = null;
     this.#welcomed = false;
-    this.#clear("silence");
-    this.#clear("ack");
+    this.#timers.clear("silence");
+    this.#timers.clear("ack");
     // Without a code: 1000 would end the session.
     if (socket && socket.readyState <= OPEN) socket.close();
   }
@@ -310,7 +311,7 @@ export class Connection extends Emitter {
   #finish(error) {
     if (this.state === "closed") return;
     this.#drop();
-    for (const name of [...this.#timers.keys()]) this.#clear(name);
+    this.#timers.clearAll();
     this.#outbox = [];
     this.#rejectAll(error);
     this.#setState("closed");
@@ -327,21 +328,5 @@ export class Connection extends Emitter {
     if (this.state === state) return;
     this.state = state;
     this.emit("state", state);
-  }
-
-  #after(name, ms, f) {
-    this.#clear(name);
-    this.#timers.set(
-      name,
-      setTimeout(() => {
-        this.#timers.delete(name);
-        f();
-      }, ms),
-    );
-  }
-
-  #clear(name) {
-    clearTimeout(this.#timers.get(name));
-    this.#timers.delete(name);
   }
 }

@@ -58,7 +58,7 @@ export class Peer extends Emitter {
   #closed = false;
 
   /**
-   * @param {import("./client.js").Host} host what the client lends its peers
+   * @param {import("./mesh.js").Host} host
    * @param {{peer: string, user: string, name: string}} info
    */
   constructor(host, info) {
@@ -135,8 +135,9 @@ export class Peer extends Emitter {
     if (this.pc && this.pc.signalingState !== "closed") this.pc.setConfiguration(this.#host.configuration);
   }
 
-  /** The session with the server was lost, and with it perhaps the relay that this end uses. */
+  /** The session with the server was lost, and with it perhaps the relay that this end uses; who is still there will be seen. */
   serverLost() {
+    this.present = false;
     this.#relayLost ||= this.#mine.startsWith("relay");
   }
 
@@ -252,19 +253,23 @@ export class Peer extends Emitter {
   #greeted({ link, reply, restart }) {
     if (this.#link && link === this.#link) {
       // The same two connections as before: the media may never have stopped.
-      if (!reply) this.#host.greet(this, true);
+      if (!reply) this.#greetBack();
       const broken = this.#relayLost || restart;
       this.#relayLost = false;
       this.catchUp();
       if (broken && this.impolite) this.#restart();
       return;
     }
-    if (this.impolite) {
+    if (this.#link && !link && !reply) {
+      // Whoever comes back under a new id does not know yet whom it greets: it may hold the other end of this connection.
+      this.#say(this.greeting());
+    } else if (!this.impolite) {
+      if (!reply) this.#greetBack();
+    } else if (this.pc && !this.pc.remoteDescription) {
       // An offer of ours that has no answer yet is said again rather than thrown away: greetings may cross.
-      if (this.pc && !this.pc.remoteDescription) this.catchUp();
-      else this.start();
-    } else if (!reply) {
-      this.#host.greet(this, true);
+      this.catchUp();
+    } else {
+      this.start();
     }
   }
 
@@ -335,7 +340,11 @@ export class Peer extends Emitter {
   }
 
   #say(body) {
-    if (this.present && !this.#closed) this.#host.say(this, { ...body, link: this.#link });
+    if (this.present && !this.#closed) this.#host.send(this.id, { ...body, link: this.#link });
+  }
+
+  #greetBack() {
+    this.#say({ ...this.greeting(), reply: true });
   }
 
   #tell(message) {
