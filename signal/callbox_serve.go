@@ -1,0 +1,240 @@
+package signal
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// ratePause is how long a connection over its rate is not read.
+const ratePause = 10 * time.Millisecond
+
+// run reads callbox.v1 until the connection ends. It owns the connection.
+func (c *conn) run() {
+	defer c.hub.dismiss(c)
+	var err error
+	for err == nil {
+		err = c.readOne()
+	}
+	_ = c.ws.CloseNow()
+	s := c.s.Load()
+	if s == nil {
+		return
+	}
+	if websocket.CloseStatus(err) == websocket.StatusNormalClosure {
+		s.mu.Lock()
+		mine := s.conn == c
+		s.mu.Unlock()
+		if mine {
+			c.hub.end(s, reasonLeft, closeNormal, "bye")
+		}
+		return
+	}
+	s.detach(c, time.Now())
+}
+
+// readOne reads and handles one message.
+func (c *conn) readOne() error {
+	typ, r, err := c.ws.Reader(context.Background())
+	if err != nil {
+		return err
+	}
+	// Only now that there is something to read a buffer is needed.
+	buf := c.hub.buffers.get()
+	defer c.hub.buffers.put(buf)
+	b := (*buf)[:0]
+	for {
+		if len(b) == cap(b) {
+			b = append(b, 0)[:len(b)]
+		}
+		n, err := r.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+	}
+	*buf = b
+	c.alive()
+	if c.closing() {
+		return nil // reading on only for the client's close frame
+	}
+	c.handle(typ, b)
+	return nil
+}
+
+func (c *conn) alive() {
+	c.lastRead.Store(c.hub.clock.Load())
+	if c.pinged.Load() {
+		c.pinged.Store(false)
+	}
+}
+
+// pingReceived counts a ping like a message; beyond the rate it is not answered.
+func (c *conn) pingReceived(context.Context, []byte) bool {
+	c.alive()
+	return c.meter.message(1, &c.hub.limits, time.Now()) == pass
+}
+
+func (c *conn) pongReceived(context.Context, []byte) { c.alive() }
+
+// handle does what one frame asks for. Its time is that of the connection's reader.
+func (c *conn) handle(typ websocket.MessageType, b []byte) {
+	now := time.Now()
+	v := c.meter.message(len(b), &c.hub.limits, now)
+	if v == overload {
+		c.finish(closeRate, "message rate exceeded")
+		return
+	}
+	var m clientMessage
+	f := &fault{codeBadJSON, "", "binary frames are not used"}
+	if typ == websocket.MessageText {
+		m, f = decode(b)
+	}
+	c.hub.stats.messages[m.kind].Add(1)
+	s := c.s.Load()
+	if s == nil {
+		c.hello(&m, f)
+		return
+	}
+	if v == refuse {
+		c.answerFault(s, &m, &fault{codeRateLimited, "", "over the message rate; not handled"})
+		time.Sleep(ratePause) // back pressure: the client's own TCP queue fills
+		return
+	}
+	if f != nil && !m.kind.numbered() {
+		m.seq = 0
+	}
+	seq := m.seq
+	if !m.kind.numbered() {
+		seq = 0
+	}
+	do, ack, gap := s.admit(c, seq, len(b))
+	if gap != nil {
+		c.answerFault(s, &m, gap)
+		return
+	}
+	if !do {
+		return
+	}
+	defer s.handled()
+	if f == nil {
+		f = c.do(s, &m)
+	}
+	if f != nil {
+		c.answerFault(s, &m, f)
+	}
+	if ack > 0 {
+		c.control(s, &event{kind: evAck, number: ack})
+	}
+}
+
+// finish closes the connection and ends the session.
+func (c *conn) finish(code closeCode, text string) {
+	s := c.s.Load()
+	c.shutdown(code, text)
+	if s != nil {
+		c.hub.end(s, reasonGone, code, text)
+	}
+}
+
+// answerFault tells the client what was wrong, and counts what it should not have sent.
+func (c *conn) answerFault(s *session, m *clientMessage, f *fault) {
+	c.hub.stats.fault(f.code)
+	s.tell(&event{kind: evError, id: m.id, fault: f})
+	if f.isFault() && c.meter.fault(time.Now()) {
+		c.finish(closeProtocol, "too many faults")
+	}
+}
+
+// hello handles what comes before there is a session.
+func (c *conn) hello(m *clientMessage, f *fault) {
+	h := c.hub
+	if f == nil && m.kind != kindHello || f != nil && m.kind != kindHello && f.code != codeBadJSON {
+		f = &fault{codeNotHello, "type", "the first message is hello"}
+	}
+	if f != nil {
+		h.stats.fault(f.code)
+		c.control(nil, &event{kind: evError, id: m.id, fault: f})
+		if f.code == codeNotHello || c.meter.fault(time.Now()) {
+			c.shutdown(closeProtocol, f.text)
+		}
+		return
+	}
+	if err := h.greet(c, m); err != nil {
+		c.shutdown(closeTryLater, "try again later")
+	}
+}
+
+// do carries out one well-formed request of a session.
+func (c *conn) do(s *session, m *clientMessage) *fault {
+	h := c.hub
+	switch m.kind {
+	case kindSignal:
+		h.signal(s, m.to, m.id, m.data)
+	case kindBroadcast:
+		return h.broadcast(s, m.room, m.data)
+	case kindAck:
+		if !s.ack(m.seq) {
+			return bad("seq", "seq was never sent")
+		}
+	case kindPing:
+		s.mu.Lock()
+		n := s.received
+		s.mu.Unlock()
+		c.control(s, &event{kind: evPong, id: m.id, number: n})
+	case kindJoin:
+		if c.id.Room != "" && c.id.Room != m.room {
+			return &fault{codeNotAllowed, "room", "the token is for another room"}
+		}
+		return h.join(s, m.room, m.id)
+	case kindLeave:
+		return h.leave(s, m.room, m.id)
+	case kindICE:
+		return c.iceServers(s, m)
+	case kindCall:
+		if c.id.Room != "" && c.id.Room != m.room {
+			return &fault{codeNotAllowed, "room", "the token is for another room"}
+		}
+		return h.callUser(s, m.user, m.room, m.id)
+	case kindAccept:
+		return h.answer(s, m.call, m.id, reasonAccepted)
+	case kindDecline:
+		return h.answer(s, m.call, m.id, reasonDeclined)
+	case kindCancel:
+		return h.cancelCall(s, m.call, m.id)
+	case kindBye:
+		h.end(s, reasonLeft, closeNormal, "bye")
+	default:
+		return &fault{codeBadType, "type", "not for now"}
+	}
+	return nil
+}
+
+func (c *conn) iceServers(s *session, m *clientMessage) *fault {
+	if m.room != "" {
+		c.hub.mu.RLock()
+		r := c.hub.inRoomLocked(s, m.room)
+		c.hub.mu.RUnlock()
+		if r == nil {
+			return &fault{codeNotInRoom, "room", "not in that room"}
+		}
+	} else if c.id.Room != "" {
+		return &fault{codeNotAllowed, "room", "the token is for one room; name it"}
+	}
+	if c.id.ICE == nil {
+		return &fault{codeUnavailable, "", "this server offers no ICE servers"}
+	}
+	ice, err := c.id.ICE(m.room)
+	if err != nil {
+		c.hub.log.Warn("no ICE servers", logUser, s.who.user, logError, err)
+		return &fault{codeUnavailable, "", "no ICE servers at the moment"}
+	}
+	s.tell(&event{kind: evICE, id: m.id, room: m.room, ice: &ice})
+	return nil
+}
