@@ -85,13 +85,6 @@ func (c *Client) RemoveKey(ctx context.Context, id string) error {
 	return c.do(ctx, http.MethodPost, PathKeyRemove, KeyRemove{ID: id}, nil)
 }
 
-// MintToken makes a room token.
-func (c *Client) MintToken(ctx context.Context, r TokenMint) (Token, error) {
-	var out Token
-	err := c.do(ctx, http.MethodPost, PathToken, r, &out)
-	return out, err
-}
-
 // Health asks how the server is.
 func (c *Client) Health(ctx context.Context) (Health, error) {
 	var out Health

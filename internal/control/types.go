@@ -21,7 +21,6 @@ const (
 	PathKeyAdd     = "/key/add"
 	PathKeyList    = "/key/list" // GET
 	PathKeyRemove  = "/key/remove"
-	PathToken      = "/token"
 	PathHealth     = "/health" // GET
 )
 
@@ -89,21 +88,6 @@ type KeyList struct {
 // KeyRemove asks to remove an API key; tokens signed with it stop working.
 type KeyRemove struct {
 	ID string `json:"id"`
-}
-
-// TokenMint asks for a room token signed by an API key.
-type TokenMint struct {
-	Key        string `json:"key"` // id of the API key; "" the newest
-	Room       string `json:"room"`
-	User       string `json:"user"` // the token's subject
-	Name       string `json:"name"` // to show to others; may be empty
-	TTLSeconds int64  `json:"ttlSeconds"`
-}
-
-// Token answers PathToken.
-type Token struct {
-	Token     string    `json:"token"`
-	ExpiresAt time.Time `json:"expiresAt"`
 }
 
 // Health answers PathHealth.

@@ -36,7 +36,7 @@ var ErrRights = errors.New("data directory rights")
 // Dir is an open data directory. It holds the lock until Close.
 type Dir struct {
 	path string
-	lock *flock.Flock
+	lock *flock.Flock // nil: not locked
 }
 
 // Open makes the directory where it is missing, checks its mode and locks it.
@@ -78,6 +78,9 @@ func (d *Dir) File(name string) string { return filepath.Join(d.path, name) }
 
 // Close releases the lock.
 func (d *Dir) Close() error {
+	if d.lock == nil {
+		return nil
+	}
 	if err := d.lock.Unlock(); err != nil {
 		return fmt.Errorf("data directory lock: %w", err)
 	}
@@ -90,4 +93,23 @@ func rights(path string, err error) error {
 		return fmt.Errorf("%w: %w; run this as the user that owns %s", ErrRights, err, path)
 	}
 	return err
+}
+
+// At is a data directory without the lock, for reading secrets beside a running
+// server. It is made where it is missing; Close does nothing.
+func At(path string) (*Dir, error) {
+	if err := Make(path); err != nil {
+		return nil, err
+	}
+	return &Dir{path: path}, nil
+}
+
+// CheckOwner refuses a directory of another user, even to one who may write to
+// it: files that root leaves there are closed to the server.
+func CheckOwner(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return rights(path, fmt.Errorf("data directory: %w", err))
+	}
+	return checkOwner(path, info)
 }

@@ -1,0 +1,173 @@
+// Package cli is the callbox command: one file a subcommand, each with a Run
+// method that takes its surroundings as an argument. It parses the command
+// line; what the settings mean is internal/config's affair, and what a server
+// does is internal/app's.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"callbox/internal/config"
+)
+
+// Exit statuses.
+const (
+	exitOK    = 0
+	exitFault = 1 // what was asked for did not work
+	exitUsage = 2 // the command line or the configuration is wrong; nothing was done
+)
+
+// Env is what a command has around it.
+type Env struct {
+	Stdin    io.Reader
+	Stdout   io.Writer
+	Stderr   io.Writer
+	Environ  []string // KEY=VALUE
+	Terminal bool     // a person reads Stdout
+	// ReadPassword asks a person for a password, not showing what is typed;
+	// nil where there is nobody to ask.
+	ReadPassword func(ctx context.Context, prompt string) (string, error)
+}
+
+// Main runs a command line (without the program's name) in this process and
+// returns the exit status. The context ends it in good order.
+func Main(ctx context.Context, args []string) int {
+	return Run(ctx, args, processEnv())
+}
+
+// Run is Main with surroundings of its own.
+func Run(ctx context.Context, args []string, env Env) int {
+	err := run(ctx, args, env)
+	var usage usageError
+	var faults config.Faults
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &faults):
+		fmt.Fprintf(env.Stderr, "callbox: the configuration is faulty; nothing was started\n")
+		for _, line := range strings.Split(faults.Error(), "\n") {
+			fmt.Fprintf(env.Stderr, "  %s\n", line)
+		}
+		return exitUsage
+	case errors.As(err, &usage):
+		fmt.Fprintf(env.Stderr, "callbox: %v\n", err)
+		return exitUsage
+	}
+	fmt.Fprintf(env.Stderr, "callbox: %v\n", err)
+	return exitFault
+}
+
+// usageError is a command line that says nothing sensible.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// grammar is the command line. --data and --config stand before or after any
+// subcommand; the other settings belong to those that use them.
+type grammar struct {
+	Data string `name:"data" type:"raw" group:"general" placeholder:"DIR" help:"Data directory: users, keys, secrets, certificates (callbox-data)."`
+	File string `name:"config" type:"raw" group:"general" placeholder:"FILE" help:"YAML file of settings; CALLBOX_* variables come before it, flags before both."`
+
+	Serve       serveCmd       `cmd:"" default:"withargs" help:"Run the server. This is what callbox does when nothing else is asked for."`
+	User        userCmd        `cmd:"" help:"Add, list and remove users, change passwords."`
+	Key         keyCmd         `cmd:"" help:"Add, list and remove API keys, with which other programs sign room tokens."`
+	Token       tokenCmd       `cmd:"" help:"Make a room token for one user and room."`
+	Credential  credentialCmd  `cmd:"" help:"Make a TURN credential."`
+	Config      configCmd      `cmd:"" help:"Show the configuration in effect, secrets masked, and where each value comes from."`
+	Version     versionCmd     `cmd:"" help:"Show the version."`
+	Healthcheck healthcheckCmd `cmd:"" help:"Ask the running server whether it is well; exit status 0 or 1."`
+}
+
+// command is one subcommand, after the command line was parsed.
+type command interface {
+	Run(ctx context.Context, c *call) error
+}
+
+// call is one invocation of a subcommand.
+type call struct {
+	Env
+	flags map[string][]string // settings given as flags, as they were typed
+}
+
+// config loads the configuration.
+func (c *call) config() (config.Config, config.Origins, error) {
+	return config.Load(config.Sources{Flags: c.flags, Environ: c.Environ})
+}
+
+func run(ctx context.Context, args []string, env Env) error {
+	c := &call{Env: env, flags: map[string][]string{}}
+	var g grammar
+	exited := false
+	parser, err := kong.New(&g,
+		kong.Name("callbox"),
+		kong.Description("WebRTC signaling, TURN relay and call page in one server."),
+		kong.Writers(env.Stdout, env.Stderr),
+		kong.Exit(func(int) { exited = true }),
+		kong.NamedMapper("raw", collector(c.flags)),
+		kong.IgnoreFields(`^(serveCmd|configCmd)\.(Data|File)$`),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.ValueFormatter(helpText),
+		kong.ExplicitGroups([]kong.Group{
+			{Key: "general", Title: "General:"},
+			{Key: "web", Title: "Web:"},
+			{Key: "relay", Title: "Relay:"},
+			{Key: "signaling", Title: "Signaling:"},
+			{Key: "cluster", Title: "Cluster:"},
+		}),
+	)
+	if err != nil {
+		return fmt.Errorf("command line grammar: %w", err)
+	}
+	parsed, err := parser.Parse(args)
+	if exited { // --help has been answered
+		return nil
+	}
+	if err != nil {
+		return usagef("%w; callbox --help shows how", err)
+	}
+	selected := parsed.Selected()
+	cmd, ok := selected.Target.Addr().Interface().(command)
+	if !ok {
+		return usagef("%s needs a subcommand; callbox --help shows how", selected.FullPath())
+	}
+	return cmd.Run(ctx, c)
+}
+
+// collector gathers what was typed for each setting. The fields stay empty:
+// config parses all sources alike, and reports all faults together.
+func collector(flags map[string][]string) kong.Mapper {
+	return kong.MapperFunc(func(ctx *kong.DecodeContext, _ reflect.Value) error {
+		var text string
+		if err := ctx.Scan.PopValueInto("value", &text); err != nil {
+			return err
+		}
+		flags[ctx.Value.Name] = append(flags[ctx.Value.Name], text)
+		return nil
+	})
+}
+
+// helpText adds the default of a setting to its help.
+func helpText(v *kong.Value) string {
+	if v.Tag == nil || v.Tag.Get("def") == "" {
+		return v.Help
+	}
+	return strings.TrimSuffix(v.Help, ".") + " (" + v.Tag.Get("def") + ")."
+}
+
+// processEnv is this process's surroundings.
+func processEnv() Env {
+	return Env{
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environ: os.Environ(),
+		Terminal: isTerminal(os.Stdout), ReadPassword: passwordReader(os.Stdin, os.Stderr),
+	}
+}

@@ -1,0 +1,40 @@
+package cli
+
+import (
+	"context"
+	"log/slog"
+
+	"callbox/internal/app"
+	"callbox/internal/config"
+)
+
+// serveCmd runs the server until its context ends.
+type serveCmd struct {
+	config.Config
+}
+
+// Run opens everything, serves, and closes everything.
+func (*serveCmd) Run(ctx context.Context, c *call) error {
+	cfg, _, err := c.config()
+	if err != nil {
+		return err
+	}
+	opts := app.Options{Log: c.logger(cfg), Version: readVersion().Version}
+	if c.Terminal && cfg.LogFormat != config.LogJSON {
+		opts.Stdout = c.Stdout
+	}
+	server, err := app.New(cfg, opts)
+	if err != nil {
+		return err
+	}
+	return server.Run(ctx)
+}
+
+// logger writes to standard error: text for a person, JSON for a machine.
+func (c *call) logger(cfg config.Config) *slog.Logger {
+	options := &slog.HandlerOptions{Level: cfg.LogLevel}
+	if cfg.LogFormat == config.LogText || cfg.LogFormat == config.LogAuto && c.Terminal {
+		return slog.New(slog.NewTextHandler(c.Stderr, options))
+	}
+	return slog.New(slog.NewJSONHandler(c.Stderr, options))
+}
