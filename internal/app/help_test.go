@@ -3,9 +3,12 @@ package app
 import (
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"testing"
 	"time"
 
 	"callbox/auth"
+	"callbox/internal/control"
 )
 
 // record asks a handler as if the request came from that address.
@@ -33,4 +36,37 @@ func (r *running) mint(room, subject string, ttl time.Duration) string {
 		r.t.Fatal(err)
 	}
 	return token
+}
+
+// mintWith makes a room token with a given API key.
+func (r *running) mintWith(key control.NewKey, room, subject string) string {
+	r.t.Helper()
+	now := time.Now()
+	token, err := auth.MintWith(key.ID, key.Secret, auth.RoomToken{Subject: subject, Room: room, Expires: now.Add(time.Hour)}, now)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return token
+}
+
+func writeFile(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// eventually waits for what other goroutines bring about.
+func eventually(t *testing.T, ok func() bool) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-deadline:
+			t.Fatal("not within 20 seconds")
+		case <-tick.C:
+		}
+	}
 }

@@ -4,9 +4,13 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"time"
 
 	"callbox/signal"
 )
+
+// roomTimeout bounds the question which node relays for a room.
+const roomTimeout = 2 * time.Second
 
 // tokenProtocol marks the WebSocket subprotocol value that carries a room token: browsers can send no header of their own
 // with a WebSocket, and a token in a URL ends up in logs.
@@ -40,7 +44,10 @@ func (s *web) getWebSocket(w http.ResponseWriter, r *http.Request) {
 	s.hub.Serve(w, r, signal.Identity{
 		User: c.User, Name: c.Name, Session: c.Session, Room: c.Room, Login: c.Login, Expires: c.Expires,
 		ICE: func(room string) (signal.ICE, error) {
-			return s.iceFor(context.Background(), c, from, room), nil
+			// It is the connection's own reader that waits for the answer.
+			ctx, cancel := context.WithTimeout(context.Background(), roomTimeout)
+			defer cancel()
+			return s.iceFor(ctx, c, from, room), nil
 		},
 	})
 }
