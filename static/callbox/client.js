@@ -2,6 +2,7 @@ import { CallboxError, Connection } from "./connection.js";
 import { Emitter } from "./emitter.js";
 import { IceServers } from "./ice.js";
 import { Mesh } from "./mesh.js";
+import { randomName } from "./random.js";
 import { Ringing } from "./ringing.js";
 import { Timers } from "./timers.js";
 
@@ -35,7 +36,7 @@ export class Client extends Emitter {
   #mesh;
   #ringing;
   #ice;
-  #instance = crypto.randomUUID();
+  #instance = randomName();
   #rooms = new Map(); // name -> {joined, members: Map(id -> Info), promise, resolve, reject}
   #ready = Promise.resolve();
   #tracks = {};
@@ -129,6 +130,7 @@ export class Client extends Emitter {
    */
   async join(room) {
     await this.connect();
+    if (this.state === "closed") throw new CallboxError("closed", `room ${room}: the client was closed`);
     let entry = this.#rooms.get(room);
     if (!entry) {
       entry = { joined: false, members: new Map(), ...deferred() };

@@ -1,5 +1,6 @@
 import { Emitter } from "./emitter.js";
 import { PATHS, combinePaths, selectedPath } from "./path.js";
+import { randomName } from "./random.js";
 
 const CHAT_LENGTH = 4000; // characters of one chat message
 const FRAME_LENGTH = 16_384; // characters of one data channel message that are read
@@ -113,7 +114,7 @@ export class Peer extends Emitter {
 
   /** Makes the first offer of a new connection. */
   start() {
-    this.#open(crypto.randomUUID());
+    this.#open(randomName());
     for (const kind of this.#host.kinds) {
       const transceiver = this.pc.addTransceiver(kind, { direction: "sendrecv" });
       transceiver.sender.replaceTrack(this.#host.tracks[kind] ?? null).catch(() => {});
@@ -274,6 +275,7 @@ export class Peer extends Emitter {
   }
 
   async #described(description, link) {
+    if (typeof description.sdp !== "string" || typeof description.type !== "string") return;
     if (!this.pc || link !== this.#link) {
       if (description.type !== "offer") return;
       // Both began at once: the impolite one's connection stays.
