@@ -12,6 +12,7 @@ import (
 	"callbox/auth"
 	"callbox/bus"
 	"callbox/bus/memory"
+	"callbox/bus/redis"
 	"callbox/internal/config"
 	"callbox/internal/metrics"
 	"callbox/relay"
@@ -26,7 +27,14 @@ func (a *App) openBus(ctx context.Context, store *bus.Store) (bus.Bus, error) {
 	if !a.cfg.Clustered() {
 		return memory.NewNetwork().Open(memory.Config{Name: a.cfg.NodeName, Store: store, Log: a.log})
 	}
-	return nil, fmt.Errorf("bus %s: not known", a.cfg.Bus.Masked())
+	b, err := redis.Open(ctx, redis.Config{
+		URL: string(a.cfg.Bus), Name: a.cfg.NodeName, Prefix: a.cfg.BusPrefix,
+		Secret: a.secrets.Cluster, Store: store, Log: a.log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("bus %s: %w", a.cfg.Bus.Masked(), err)
+	}
+	return b, nil
 }
 
 // openAuth reads users, keys and revocations.
