@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"callbox/bus"
+	"callbox/bus/internal/events"
 )
 
 // Bus is one node of a Network.
@@ -16,7 +17,7 @@ type Bus struct {
 	self     bus.NodeID
 	store    *bus.Store
 	log      *slog.Logger
-	queue    queue
+	queue    events.Queue
 	counters bus.Counters
 	handler  bus.Handler // set by Start, before run
 
@@ -65,45 +66,24 @@ func (b *Bus) run() {
 			leaseEnd = nil
 			b.net.expire(b)
 			continue
-		case <-b.queue.wake:
+		case <-b.queue.Wake:
 		}
-		events, nodes, until := b.queue.take()
+		list, nodes, until := b.queue.Take()
 		leaseEnd = nil
 		if !until.IsZero() {
 			leaseEnd = time.After(time.Until(until))
 		}
-		for i, e := range events {
+		for i, e := range list {
 			select {
 			case <-b.done:
 				// Killed or closed in the middle: the rest goes back, as it
 				// would have from the queue.
-				b.net.handBack(b.self, events[i:])
+				b.net.handBack(b.self, list[i:])
 				return
 			default:
 			}
-			b.tell(e, nodes)
+			e.Tell(b.handler, &b.counters, nodes)
 		}
-	}
-}
-
-func (b *Bus) tell(e event, nodes []bus.NodeInfo) {
-	switch e.kind {
-	case eventMessage:
-		b.counters.Received.Add(1)
-		b.handler.Message(e.node, e.data)
-	case eventLost:
-		if e.err == bus.ErrNoLink {
-			b.counters.LostLink.Add(1)
-		} else {
-			b.counters.LostGone.Add(1)
-		}
-		b.handler.Lost(e.node, e.data, e.err)
-	case eventChanged:
-		b.handler.Changed(e.change.bucket, e.change.key)
-	case eventNodes:
-		b.handler.NodesChanged(nodes)
-	case eventLink:
-		b.handler.Link(e.up)
 	}
 }
 
@@ -128,7 +108,7 @@ func (b *Bus) end() {
 	}
 	n.mu.Unlock()
 	b.once.Do(func() { close(b.done) })
-	n.handBack(b.self, b.queue.end())
+	n.handBack(b.self, b.queue.End())
 }
 
 // Send queues a message for another node, or for this one.
@@ -151,11 +131,11 @@ func (b *Bus) Send(to bus.NodeID, data []byte) error {
 	var err error
 	switch {
 	case cut && dest != b:
-		b.queue.lost(to, data, bus.ErrNoLink)
+		b.queue.PutLost(to, data, bus.ErrNoLink)
 	case dest == nil:
 		err = bus.ErrNodeGone
 	default:
-		err = dest.queue.message(b.self, data)
+		err = dest.queue.PutMessage(b.self, data)
 	}
 	switch err {
 	case nil:

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"callbox/bus"
+	"callbox/bus/internal/events"
 )
 
 // DefaultLease is how long a node that was cut off still counts as live.
@@ -90,7 +91,7 @@ func (n *Network) Open(c Config) (*Bus, error) {
 		done:  make(chan struct{}),
 	}
 	b.info = bus.NodeInfo{ID: b.self, Name: c.Name, Started: time.Now(), Protocol: bus.Protocol}
-	b.queue.init()
+	b.queue.Init()
 	if err := n.exchange(b); err != nil {
 		return nil, fmt.Errorf("records of node %s: %w", c.Name, err)
 	}
@@ -158,7 +159,7 @@ func (n *Network) list() []bus.NodeInfo {
 func (n *Network) tellNodes() {
 	infos := n.list()
 	for _, b := range n.nodes {
-		b.queue.nodesChanged(infos)
+		b.queue.PutNodes(infos)
 	}
 }
 
@@ -184,7 +185,7 @@ func (n *Network) Cut(id bus.NodeID) {
 	}
 	b.cut = true
 	b.counters.LinkDowns.Add(1)
-	b.queue.hold(time.Now().Add(n.lease))
+	b.queue.Hold(time.Now().Add(n.lease))
 }
 
 // Heal ends a cut.
@@ -200,7 +201,7 @@ func (n *Network) Heal(id bus.NodeID) {
 		b.expired = false
 		n.tellNodes()
 	}
-	b.queue.release()
+	b.queue.Release()
 }
 
 // expire ends the lease of a node that is cut off; its own goroutine calls it.
@@ -213,19 +214,19 @@ func (n *Network) expire(b *Bus) {
 	b.expired = true
 	n.tellNodes()
 	n.mu.Unlock()
-	n.handBack(b.self, b.queue.takeMessages())
+	n.handBack(b.self, b.queue.TakeMessages())
 }
 
-// handBack returns the undelivered messages among events to their senders.
-func (n *Network) handBack(to bus.NodeID, events []event) {
+// handBack returns the undelivered messages in list to their senders.
+func (n *Network) handBack(to bus.NodeID, list []events.Event) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for _, m := range events {
-		if m.kind != eventMessage {
+	for _, m := range list {
+		if m.Kind != events.Message {
 			continue
 		}
-		if sender := n.nodes[m.node]; sender != nil {
-			sender.queue.lost(to, m.data, bus.ErrNodeGone)
+		if sender := n.nodes[m.Node]; sender != nil {
+			sender.queue.PutLost(to, m.Data, bus.ErrNodeGone)
 		}
 	}
 }

@@ -62,7 +62,7 @@ func (b *Bus) swap(ctx context.Context, bucket, key string, version uint64, next
 	}
 	for _, o := range n.openedNodes() {
 		if o == b {
-			b.queue.changed(bucket, key)
+			b.queue.PutChanged(bucket, key)
 		} else {
 			o.adopt(bucket, one)
 		}
@@ -77,7 +77,7 @@ func (b *Bus) adopt(bucket string, records map[string]bus.Record) {
 		b.log.Error("record not written to disk", "bucket", bucket, "node", string(b.self), "err", err)
 	}
 	for _, key := range newer {
-		b.queue.changed(bucket, key)
+		b.queue.PutChanged(bucket, key)
 	}
 }
 

@@ -1,0 +1,5 @@
+package redis
+
+const nodeProcessURL = "CALLBOX_TEST_NODE_URL"
+
+func nodeProcess() {}
