@@ -46,6 +46,7 @@ func (f family) loopback() netip.Addr {
 // addresses chooses the addresses of relays.
 type addresses struct {
 	public atomic.Pointer[[2]netip.Addr] // what SetPublic said; invalid: nothing for that family
+	lack   func(family) bool             // Config.lack
 }
 
 func (a *addresses) set(list []netip.Addr) {
@@ -59,6 +60,9 @@ func (a *addresses) set(list []netip.Addr) {
 // choose returns the address that a client is told, and the one to bind: the same where it is the host's own, the wildcard
 // where it belongs to a router in front. ok is false where the host has no address of the family.
 func (a *addresses) choose(f family, client netip.Addr) (advertised, bind netip.Addr, ok bool) {
+	if a.lack != nil && a.lack(f) {
+		return netip.Addr{}, netip.Addr{}, false
+	}
 	if public := a.public.Load()[f]; public.IsValid() {
 		if hostHas(public) {
 			return public, public, true

@@ -61,7 +61,8 @@ type Config struct {
 	Quota     Quota
 	Log       *slog.Logger // nil: none
 
-	timing timing // for tests; zero fields get their defaults
+	timing timing            // for tests; zero fields get their defaults
+	lack   func(family) bool // for tests: families the host is to be without
 }
 
 // timing are the deadlines of streams and nonces.

@@ -50,8 +50,12 @@ func TestCoturnClient(t *testing.T) {
 			}
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
+				port := int(s.Addr().Port())
+				if strings.Contains(run.args, "-t") {
+					port = s.tcp.Addr().(*net.TCPAddr).Port
+				}
 				args := append(strings.Fields(run.args), "-u", "1:alice", "-w", password("1:alice"), "-e", "127.0.0.1",
-					"-r", strconv.Itoa(peer.Port), "-c", "-n", "50", "-p", strconv.Itoa(int(s.Addr().Port())), "127.0.0.1")
+					"-r", strconv.Itoa(peer.Port), "-c", "-n", "50", "-p", strconv.Itoa(port), "127.0.0.1")
 				// This client draws its channels from all of 0x4000-0x7FFF (RFC 5766); RFC 8656 section 12 leaves it
 				// the lower quarter. Where it needs channels, run it until it has drawn some of those.
 				for range 1000 {

@@ -9,8 +9,10 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -65,11 +67,7 @@ func newServer(t testing.TB, change func(*Config)) *testServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := "127.0.0.1:0"
-	if s.Addr().IsValid() {
-		addr = s.Addr().String()
-	}
-	l, err := net.Listen("tcp", addr)
+	l, err := net.Listen("tcp", netip.AddrPortFrom(s.Addr().Addr(), 0).String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +79,7 @@ func newServer(t testing.TB, change func(*Config)) *testServer {
 			if err != nil {
 				return
 			}
-			go s.ServeStream(c)
+			go s.ServeStream(c) // Server.Close waits for it
 		}
 	}()
 	t.Cleanup(func() {
@@ -99,4 +97,16 @@ func allowLoopback(c *Config) {
 		panic(err)
 	}
 	c.AllowPeer = p.Allow
+}
+
+// eventually waits for something that another goroutine brings about.
+func eventually(t testing.TB, what string, f func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for !f() {
+		if time.Now().After(deadline) {
+			t.Fatalf("never: %s", what)
+		}
+		runtime.Gosched()
+	}
 }

@@ -60,6 +60,7 @@ func Listen(cfg Config) (*Server, error) {
 	}
 	s.works = newWorks(&s.counters)
 	s.streams = newStreams(cfg.Quota.ConnectionsPerAddress)
+	s.addresses.lack = cfg.lack
 	s.addresses.set(cfg.Public)
 	s.reservations = &reservations{life: cfg.timing.reservation, open: make(map[[tokenSize]byte]*reservation), expire: s.unreserve}
 	for range runtime.GOMAXPROCS(0) {

@@ -130,9 +130,3 @@ func (t *table) list() []*allocation {
 	}
 	return out
 }
-
-func (t *table) len() int {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return len(t.all)
-}

@@ -1,0 +1,346 @@
+package relay
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+
+	"github.com/pion/stun/v2"
+)
+
+var (
+	loopbackFour = netip.MustParseAddr("127.0.0.1")
+	loopbackSix  = netip.MustParseAddr("::1")
+	asksSix      = attr(stun.AttrRequestedAddressFamily, wireSix, 0, 0, 0)
+	asksBoth     = attr(0x8000, wireSix, 0, 0, 0)
+)
+
+// relayedAddresses lists all of an answer's.
+func relayedAddresses(t testing.TB, m *stun.Message) []netip.AddrPort {
+	t.Helper()
+	var list []netip.AddrPort
+	err := m.ForEach(stun.AttrXORRelayedAddress, func(m *stun.Message) error {
+		var x stun.XORMappedAddress
+		if err := x.GetFromAs(m, stun.AttrXORRelayedAddress); err != nil {
+			return err
+		}
+		ip, _ := netip.AddrFromSlice(x.IP)
+		list = append(list, netip.AddrPortFrom(ip.Unmap(), uint16(x.Port)))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func hasSix(t *testing.T) {
+	t.Helper()
+	if !hostHas(loopbackSix) {
+		t.Skip("this host has no IPv6")
+	}
+}
+
+func TestDataBothWays(t *testing.T) {
+	hasSix(t)
+	both(t, allowLoopback, func(t *testing.T, s *testServer, network string) {
+		for _, row := range []struct {
+			family stun.Setter
+			peer   string
+		}{
+			{attr(stun.AttrRequestedAddressFamily, wireFour, 0, 0, 0), "127.0.0.1:0"},
+			{asksSix, "[::1]:0"},
+		} {
+			to := echo(t, row.peer).AddrPort()
+			w := dial(t, s, network)
+			relayed := w.allocate(row.family)
+			if relayed.Addr() != to.Addr() {
+				t.Fatalf("relayed address %v", relayed)
+			}
+			w.succeed(stun.MethodCreatePermission, xorPeer(to))
+			for _, size := range []int{0, 1, 2, 3, 4, 1200, 8000} {
+				data := random(size)
+				w.sendTo(to, data)
+				if from, got := w.data(); from != to || string(got) != string(data) {
+					t.Fatalf("%d bytes came back as %d from %v", size, len(got), from)
+				}
+			}
+			w.succeed(stun.MethodChannelBind, channelNumber(0x4001), xorPeer(to))
+			for _, size := range []int{0, 1, 2, 3, 4, 1200, 8000} {
+				data := random(size)
+				w.send(channelData(0x4001, data))
+				if got := w.onChannel(0x4001); string(got) != string(data) {
+					t.Fatalf("%d bytes came back as %d", size, len(got))
+				}
+			}
+			w.code(w.do(stun.MethodChannelBind, channelNumber(0x4001), xorPeer(netip.AddrPortFrom(to.Addr(), 9))), 400)
+			w.code(w.do(stun.MethodChannelBind, channelNumber(0x4002), xorPeer(to)), 400)
+			w.succeed(stun.MethodChannelBind, channelNumber(0x4001), xorPeer(to))
+		}
+	})
+}
+
+// TestBetweenAllocations sends between two clients of one server, over every pair of transports, with and without sockets.
+func TestBetweenAllocations(t *testing.T) {
+	for _, ports := range []PortRange{{49152, 65535}, {}} {
+		name := "sealed "
+		if !ports.sealed() {
+			name = "open "
+		}
+		s := newServer(t, func(c *Config) { c.Ports = ports })
+		for _, pair := range [][2]string{{"udp", "udp"}, {"udp", "tcp"}, {"tcp", "udp"}, {"tcp", "tcp"}} {
+			t.Run(name+pair[0]+" to "+pair[1], func(t *testing.T) {
+				a, b := dial(t, s, pair[0]), dial(t, s, pair[1]).as("1:bob")
+				ra, rb := a.allocate(), b.allocate()
+				before := s.Stats()
+
+				a.succeed(stun.MethodCreatePermission, xorPeer(rb))
+				a.sendTo(rb, []byte("nobody asked"))
+				a.alive() // the indication is through
+				if s.Stats().Drops["no-permission"] != before.Drops["no-permission"]+1 {
+					t.Fatal("delivered without the receiver's permission")
+				}
+
+				b.succeed(stun.MethodCreatePermission, xorPeer(ra))
+				a.sendTo(rb, []byte("indication"))
+				if from, data := b.data(); from != ra || string(data) != "indication" {
+					t.Fatalf("%q from %v", data, from)
+				}
+				b.succeed(stun.MethodChannelBind, channelNumber(0x4100), xorPeer(ra))
+				a.sendTo(rb, []byte("to a channel"))
+				if data := b.onChannel(0x4100); string(data) != "to a channel" {
+					t.Fatalf("%q", data)
+				}
+				a.succeed(stun.MethodChannelBind, channelNumber(0x4200), xorPeer(rb))
+				a.send(channelData(0x4200, []byte("channel to channel")))
+				if data := b.onChannel(0x4100); string(data) != "channel to channel" {
+					t.Fatalf("%q", data)
+				}
+				b.send(channelData(0x4100, []byte("and back")))
+				if data := a.onChannel(0x4200); string(data) != "and back" {
+					t.Fatalf("%q", data)
+				}
+				after := s.Stats()
+				if after.Inside.Packets != before.Inside.Packets+4 || after.ToPeers != before.ToPeers {
+					t.Fatalf("inside %+v, to peers %+v", after.Inside, after.ToPeers)
+				}
+			})
+		}
+	}
+}
+
+func TestSealedRelayReachesNobodyElse(t *testing.T) {
+	both(t, func(c *Config) { allowLoopback(c); c.Ports = PortRange{} }, func(t *testing.T, s *testServer, network string) {
+		w := dial(t, s, network)
+		relayed := w.allocate()
+		w.code(w.do(stun.MethodCreatePermission, peer("8.8.8.8:53")), 403)
+		w.code(w.do(stun.MethodChannelBind, channelNumber(0x4000), peer("8.8.8.8:53")), 403)
+		// The address is virtual: anybody can have its port.
+		pc, err := net.ListenPacket("udp", relayed.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer pc.Close()
+		w.succeed(stun.MethodCreatePermission, xorPeer(relayed))
+		w.sendTo(netip.AddrPortFrom(relayed.Addr(), s.Addr().Port()), []byte("out"))
+		w.alive()
+		st := s.Stats()
+		if st.ToPeers.Packets != 0 || st.Drops["forbidden-peer"]+st.Drops["sealed"] != 1 {
+			t.Fatalf("%+v", st)
+		}
+	})
+}
+
+func TestEveryPacketIsCheckedByPort(t *testing.T) {
+	both(t, nil, func(t *testing.T, s *testServer, network string) {
+		victim := echo(t, "127.0.0.1:0").AddrPort()
+		w := dial(t, s, network)
+		relayed := w.allocate()
+		w.succeed(stun.MethodCreatePermission, xorPeer(relayed)) // permissions know no ports
+		w.sendTo(victim, []byte("inwards"))
+		w.sendTo(s.Addr(), []byte("inwards"))
+		w.sendTo(netip.AddrPortFrom(victim.Addr(), 0), []byte("inwards"))
+		w.alive()
+		if st := s.Stats(); st.Drops["forbidden-peer"] != 3 || st.ToPeers.Packets != 0 {
+			t.Fatalf("%+v", st)
+		}
+	})
+}
+
+func TestOwnAddressesAreNeverOpened(t *testing.T) {
+	redis := echo(t, "127.0.0.1:0").AddrPort()
+	both(t, func(c *Config) { allowLoopback(c); c.Own = []netip.AddrPort{redis} }, func(t *testing.T, s *testServer, network string) {
+		w := dial(t, s, network)
+		w.allocate()
+		for _, own := range []netip.AddrPort{redis, s.Addr()} {
+			w.code(w.do(stun.MethodChannelBind, channelNumber(0x4000), xorPeer(own)), 403)
+			w.succeed(stun.MethodCreatePermission, xorPeer(own))
+			before := s.Stats().Drops["forbidden-peer"]
+			w.sendTo(own, []byte("inwards"))
+			w.alive()
+			if s.Stats().Drops["forbidden-peer"] != before+1 {
+				t.Fatalf("a packet left for %v", own)
+			}
+		}
+	})
+}
+
+func TestDualAllocation(t *testing.T) {
+	hasSix(t)
+	both(t, allowLoopback, func(t *testing.T, s *testServer, network string) {
+		w := dial(t, s, network)
+		m := w.succeed(stun.MethodAllocate, transportUDP, asksBoth)
+		relayed := relayedAddresses(t, m)
+		if len(relayed) != 2 || relayed[0].Addr() != loopbackFour || relayed[1].Addr() != loopbackSix {
+			t.Fatalf("relayed addresses %v", relayed)
+		}
+		if again := relayedAddresses(t, w.ask(m2(w, m))); len(again) != 0 {
+			t.Fatalf("a second allocation: %v", again)
+		}
+		for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
+			to := echo(t, at).AddrPort()
+			w.succeed(stun.MethodCreatePermission, xorPeer(to))
+			w.sendTo(to, []byte(at))
+			if from, data := w.data(); from != to || string(data) != at {
+				t.Fatalf("%q from %v", data, from)
+			}
+		}
+		if st := s.Stats(); st.Allocations[AllocationKind{transportNamed(network), 4}] != 1 || st.Allocations[AllocationKind{transportNamed(network), 6}] != 1 {
+			t.Fatalf("%+v", st.Allocations)
+		}
+		// Half of it goes, the other half stays.
+		w.succeed(stun.MethodRefresh, lifetime(0), asksSix)
+		w.code(w.do(stun.MethodCreatePermission, peer("[::1]:9")), 443)
+		w.code(w.do(stun.MethodRefresh, asksSix), 443)
+		w.succeed(stun.MethodRefresh)
+		free, err := net.ListenPacket("udp", relayed[1].String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		free.Close()
+		w.succeed(stun.MethodRefresh, lifetime(0), attr(stun.AttrRequestedAddressFamily, wireFour, 0, 0, 0))
+		w.code(w.do(stun.MethodRefresh), 437)
+	})
+}
+
+// m2 is the same request as was answered, in a transaction of its own.
+func m2(w *wire, _ *stun.Message) *stun.Message {
+	return w.signed(stun.MethodAllocate, transportUDP, asksBoth)
+}
+
+func transportNamed(network string) Transport {
+	if network == "udp" {
+		return UDP
+	}
+	return TCP
+}
+
+func TestMissingFamily(t *testing.T) {
+	for _, row := range []struct {
+		asks stun.Setter
+		lack family
+		want int
+	}{{asksSix, six, 440}, {asksBoth, six, 0}, {asksBoth, four, 0}} {
+		s := newServer(t, func(c *Config) { c.lack = func(f family) bool { return f == row.lack } })
+		w := dial(t, s, "udp")
+		m := w.do(stun.MethodAllocate, transportUDP, row.asks)
+		if row.want != 0 {
+			w.code(m, row.want)
+			continue
+		}
+		if got := relayedAddresses(t, m); len(got) != 1 || familyOf(got[0].Addr()) == row.lack {
+			t.Fatalf("relayed addresses %v", got)
+		}
+		if got := w.text(m, 0x8001); got != string([]byte{row.lack.wire(), 0, 4, 40}) {
+			t.Fatalf("ADDRESS-ERROR-CODE % x", got)
+		}
+	}
+}
+
+func TestEvenPort(t *testing.T) {
+	both(t, nil, func(t *testing.T, s *testServer, network string) {
+		w := dial(t, s, network)
+		if p := w.allocate(attr(stun.AttrEvenPort, 0)).Port(); p%2 != 0 {
+			t.Fatalf("port %d", p)
+		}
+	})
+}
+
+func TestReservedPortIsHeldForItsOwner(t *testing.T) {
+	both(t, nil, func(t *testing.T, s *testServer, network string) {
+		w := dial(t, s, network)
+		m := w.succeed(stun.MethodAllocate, transportUDP, attr(stun.AttrEvenPort, 0x80))
+		first := w.address(m, stun.AttrXORRelayedAddress)
+		token := attr(stun.AttrReservationToken, []byte(w.text(m, stun.AttrReservationToken))...)
+		above := netip.AddrPortFrom(first.Addr(), first.Port()+1)
+		if pc, err := net.ListenPacket("udp", above.String()); err == nil {
+			pc.Close()
+			t.Fatal("the reserved port is free for others")
+		}
+		bob := dial(t, s, network).as("1:bob")
+		bob.code(bob.do(stun.MethodAllocate, transportUDP, token), 508)
+		second := dial(t, s, network)
+		if got := second.allocate(token); got != above {
+			t.Fatalf("%v, then %v", first, got)
+		}
+		third := dial(t, s, network)
+		third.code(third.do(stun.MethodAllocate, transportUDP, token), 508)
+	})
+}
+
+func TestReservationRunsOut(t *testing.T) {
+	s := newServer(t, func(c *Config) { c.timing.reservation = 1; c.Quota.Allocations = 2 })
+	w := dial(t, s, "udp")
+	m := w.succeed(stun.MethodAllocate, transportUDP, attr(stun.AttrEvenPort, 0x80))
+	first := w.address(m, stun.AttrXORRelayedAddress)
+	eventually(t, "the reserved port is free", func() bool {
+		pc, err := net.ListenPacket("udp", netip.AddrPortFrom(first.Addr(), first.Port()+1).String())
+		if err == nil {
+			pc.Close()
+		}
+		return err == nil
+	})
+	dial(t, s, "udp").allocate() // and its quota too
+}
+
+func TestPortsRunOut(t *testing.T) {
+	both(t, func(c *Config) { c.Ports = PortRange{50000, 50003} }, func(t *testing.T, s *testServer, network string) {
+		seen := map[uint16]bool{}
+		var last *wire
+		for range 4 {
+			last = dial(t, s, network)
+			p := last.allocate().Port()
+			if p < 50000 || p > 50003 || seen[p] {
+				t.Fatalf("port %d after %v", p, seen)
+			}
+			seen[p] = true
+		}
+		w := dial(t, s, network)
+		w.code(w.do(stun.MethodAllocate, transportUDP), 508)
+		last.succeed(stun.MethodRefresh, lifetime(0))
+		w.allocate()
+	})
+}
+
+func TestSetPublicIsUsedByTheNextAllocation(t *testing.T) {
+	both(t, func(c *Config) { c.Public = []netip.Addr{netip.MustParseAddr("198.51.100.1")} }, func(t *testing.T, s *testServer, network string) {
+		a, b := dial(t, s, network), dial(t, s, network)
+		ra := a.allocate()
+		s.SetPublic([]netip.Addr{netip.MustParseAddr("198.51.100.2")})
+		rb := b.allocate()
+		if ra.Addr().String() != "198.51.100.1" || rb.Addr().String() != "198.51.100.2" {
+			t.Fatalf("%v, then %v", ra, rb)
+		}
+		// Both know each other by what they were told.
+		a.succeed(stun.MethodCreatePermission, xorPeer(rb))
+		b.succeed(stun.MethodCreatePermission, xorPeer(ra))
+		a.sendTo(rb, []byte("hello"))
+		if from, data := b.data(); from != ra || string(data) != "hello" {
+			t.Fatalf("%q from %v", data, from)
+		}
+		s.SetPublic([]netip.Addr{{}})
+		if c := dial(t, s, network).allocate(); c.Addr() != rb.Addr() {
+			t.Fatalf("%v after a list that is none", c)
+		}
+	})
+}

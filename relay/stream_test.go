@@ -1,0 +1,213 @@
+package relay
+
+import (
+	"crypto/tls"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/pion/stun/v2"
+)
+
+func TestFrameThatCannotBeClosesTheConnection(t *testing.T) {
+	s := newServer(t, nil)
+	for _, frame := range []string{
+		"\x40\x00\xff\xfc\x00\x00\x00\x00\x00", // overflows 16 bits with its padding
+		"\x00\x01\xff\xec\x21\x12\xa4\x42\x00", // overflows 16 bits with its header
+		"\x00\x01\x00\x01",                     // STUN is a multiple of four
+		"\x00\x01\x00\x00\x21\x12\xa4\x43",     // not the cookie
+		"\x50\x00\x00\x00",                     // a reserved channel
+		"\xff",
+		"GET / HTTP/1.1\r\n\r\n",
+	} {
+		w := dial(t, s, "tcp")
+		before := s.Stats().Drops["malformed"]
+		w.alive()
+		w.send([]byte(frame))
+		w.closed()
+		if got := s.Stats().Drops["malformed"]; got != before+1 {
+			t.Errorf("%q counted %d times", frame, got-before)
+		}
+	}
+}
+
+func TestDatagramThatCannotBeIsDropped(t *testing.T) {
+	s := newServer(t, nil)
+	w := dial(t, s, "udp")
+	for _, datagram := range []string{"", "\x40\x00\xff\xfc\x00\x00\x00\x00\x00", "\x00\x01\xff\xec\x21\x12\xa4\x42\x00", "\x50\x00\x00\x00", "\x40", "\xff"} {
+		w.silent([]byte(datagram))
+	}
+	w.allocate()
+	w.silent([]byte("\x40\x00\xff\xfc\x00\x00\x00\x00\x00"))
+	w.silent([]byte("\x40\x00"))
+}
+
+func TestFramesInPiecesAndInOneWrite(t *testing.T) {
+	s := newServer(t, allowLoopback)
+	to := echo(t, "127.0.0.1:0").AddrPort()
+	w := dial(t, s, "tcp")
+	w.allocate()
+	w.succeed(stun.MethodChannelBind, channelNumber(0x4000), xorPeer(to))
+	all := append(channelData(0x4000, []byte("one")), channelData(0x4000, []byte("twotwo"))...)
+	w.send(all)
+	for _, want := range []string{"one", "twotwo"} {
+		if got := w.onChannel(0x4000); string(got) != want {
+			t.Fatalf("%q", got)
+		}
+	}
+	for i := range all {
+		w.send(all[i : i+1])
+	}
+	for _, want := range []string{"one", "twotwo"} {
+		if got := w.onChannel(0x4000); string(got) != want {
+			t.Fatalf("%q", got)
+		}
+	}
+}
+
+func TestClientThatSendsNothingIsClosed(t *testing.T) {
+	s := newServer(t, func(c *Config) { c.timing.firstRequest = 20 * time.Millisecond; c.timing.idle = 50 * time.Millisecond })
+	dial(t, s, "tcp").closed()
+
+	half := dial(t, s, "tcp")
+	half.send([]byte{0, 1}) // a message that never ends is no message
+	half.closed()
+
+	idle := dial(t, s, "tcp")
+	idle.alive()
+	idle.closed()
+
+	kept := dial(t, s, "tcp")
+	kept.allocate()
+	for range 3 { // it lives while others come and go
+		other := dial(t, s, "tcp")
+		other.alive()
+		other.closed()
+	}
+	kept.succeed(stun.MethodRefresh, lifetime(0))
+	kept.closed()
+	eventually(t, "no stream is left", func() bool { return s.Stats().Streams[TCP] == 0 })
+}
+
+func TestClientThatReadsNothingIsClosed(t *testing.T) {
+	s := newServer(t, func(c *Config) { c.timing.write = 50 * time.Millisecond })
+	slow := dial(t, s, "tcp")
+	to := slow.allocate()
+	fast := dial(t, s, "udp").as("1:bob")
+	from := fast.allocate()
+	slow.succeed(stun.MethodChannelBind, channelNumber(0x4000), xorPeer(from))
+	fast.succeed(stun.MethodChannelBind, channelNumber(0x4000), xorPeer(to))
+	// Nobody waits for the slow one: what it does not take is dropped, and then it is gone.
+	eventually(t, "the slow client is closed", func() bool {
+		for range 50 {
+			fast.send(channelData(0x4000, random(8000)))
+		}
+		fast.alive()
+		return s.Stats().Streams[TCP] == 0
+	})
+	if s.Stats().Drops["slow-client"] == 0 {
+		t.Fatal("nothing was dropped")
+	}
+	if n := len(s.Allocations()); n != 1 {
+		t.Fatalf("%d allocations are left", n)
+	}
+}
+
+func TestClosedStreamEndsItsAllocation(t *testing.T) {
+	s := newServer(t, nil)
+	w := dial(t, s, "tcp")
+	relayed := w.allocate()
+	w.conn.Close()
+	eventually(t, "the relayed port is free", func() bool {
+		pc, err := net.ListenPacket("udp", relayed.String())
+		if err == nil {
+			pc.Close()
+		}
+		return err == nil
+	})
+	eventually(t, "the allocation is gone", func() bool { return len(s.Allocations()) == 0 })
+}
+
+func TestTransportIsSeenThroughWrappers(t *testing.T) {
+	a, b := net.Pipe()
+	defer a.Close()
+	defer b.Close()
+	secure := tls.Client(a, &tls.Config{})
+	for _, row := range []struct {
+		conn net.Conn
+		want Transport
+	}{{a, TCP}, {secure, TLS}, {wrapped{secure}, TLS}, {wrapped{a}, TCP}, {wrapped{nil}, TCP}} {
+		if got := transportOf(row.conn); got != row.want {
+			t.Errorf("%T: %v", row.conn, got)
+		}
+	}
+}
+
+type wrapped struct{ net.Conn }
+
+func (w wrapped) NetConn() net.Conn { return w.Conn }
+
+// TestFramer feeds streams in pieces of every size.
+func TestFramer(t *testing.T) {
+	binding := stun.MustBuild(stun.TransactionID, stun.BindingRequest).Raw
+	data := channelData(0x4321, random(5000))
+	stream := append(append(append([]byte(nil), binding...), data...), binding...)
+	for piece := 1; piece < len(stream); piece = piece*2 + 1 {
+		var f framer
+		var frames [][]byte
+		for rest := stream; len(rest) > 0; {
+			n := copy(f.space(), rest[:min(piece, len(rest))])
+			f.filled(n)
+			rest = rest[n:]
+			for {
+				b, err := f.next()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if b == nil {
+					break
+				}
+				frames = append(frames, append([]byte(nil), b...))
+			}
+		}
+		if len(frames) != 3 || string(frames[1]) != string(data) || string(frames[2]) != string(binding) {
+			t.Fatalf("pieces of %d: %d frames", piece, len(frames))
+		}
+	}
+}
+
+func TestTLS(t *testing.T) {
+	s := newServer(t, nil)
+	cert := selfSigned(t)
+	a, b := tcpPair(t)
+	go s.ServeStream(tls.Server(b, &tls.Config{Certificates: []tls.Certificate{cert}}))
+	c := tls.Client(a, &tls.Config{InsecureSkipVerify: true})
+	w := (&wire{TB: t, conn: c, tcp: true}).as("1:alice")
+	w.allocate()
+	list := s.Allocations()
+	if len(list) != 1 || list[0].Transport != TLS || list[0].Owner.User != "alice" || list[0].Client.String() != a.LocalAddr().String() {
+		t.Fatalf("%+v", list)
+	}
+	c.Close()
+	eventually(t, "the stream is gone", func() bool { return s.Stats().Streams[TLS] == 0 })
+}
+
+// tcpPair is a connected pair on loopback.
+func tcpPair(t testing.TB) (net.Conn, net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	a, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.Close(); b.Close() })
+	return a, b
+}
