@@ -31,7 +31,7 @@ var allowed = map[string][]string{
 	"bus":              {},
 	"auth":             {},
 	"static":           {},
-	"callboxtest":      {"internal/app", "internal/config"},
+	"callboxtest":      {"internal/app", "internal/config", "internal/control", "auth"},
 }
 
 // forTests are parts that exist only for tests: a _test.go file of any part may import them.
