@@ -133,6 +133,9 @@ func run(ctx context.Context, args []string, env Env) error {
 		return nil
 	}
 	if err != nil {
+		if faults := serveFaults(args, env.Environ); faults != nil {
+			return faults
+		}
 		return usagef("%w; callbox --help shows how", err)
 	}
 	selected := parsed.Selected()

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"strconv"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -39,7 +40,10 @@ func (f field) yamlLine(texts []string, origin string) ([]byte, error) {
 	value := &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
 	for _, text := range texts {
 		item := &yaml.Node{}
-		item.SetString(text)
+		item.SetString(text) // quotes what YAML would take for something else
+		if _, err := strconv.Atoi(text); err == nil {
+			item = &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!int", Value: text}
+		}
 		value.Content = append(value.Content, item)
 	}
 	if !f.list {

@@ -1,0 +1,104 @@
+package cli
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"callbox/internal/config"
+)
+
+func TestHelpNamesEverySubcommandAndSetting(t *testing.T) {
+	out := ok(t, "", "--help")
+	for _, name := range []string{"serve", "user add", "user list", "user passwd", "user remove", "key add", "key list", "key remove", "token", "credential", "config", "version", "healthcheck", "--data", "--config"} {
+		if !strings.Contains(out, "  "+name) {
+			t.Errorf("help does not name %s", name)
+		}
+	}
+	serve, shown := ok(t, "", "serve", "--help"), ok(t, "", "config", "--help")
+	text, err := config.Default().JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range decode[map[string]any](t, string(text)) {
+		if !strings.Contains(serve, "--"+name+"=") || !strings.Contains(shown, "--"+name+"=") {
+			t.Errorf("--%s is not in the help of serve and config", name)
+		}
+	}
+	if !strings.Contains(serve, "(49152-65535)") {
+		t.Error("help does not say the defaults")
+	}
+}
+
+func TestWrongCommandLinesEndWithStatus2(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"bogus"}, "unexpected argument bogus"},
+		{[]string{"user"}, `"passwd"`},
+		{[]string{"user", "add"}, "<name>"},
+		{[]string{"user", "list", "--jsom"}, `did you mean "--json"`},
+		{[]string{"token", "--room", "r"}, "--user"},
+		{[]string{"token", "--room", "r", "--user", "u", "--ttl", "soon"}, "--ttl"},
+		{[]string{"token", "--room", "r", "--user", "u", "--ttl", "0s"}, "--ttl must be"},
+		{[]string{"token", "--room", "r", "--user", "u", "--key", ".x"}, "--key"},
+		{[]string{"credential", "--user", ""}, "--user"},
+		{[]string{"healthcheck", "--url", "ftp://x"}, "--url"},
+		{[]string{"user", "list", "--listen", ":1"}, "unknown flag --listen"},
+		{[]string{"--listen"}, "is empty"},
+	} {
+		fails(t, exitUsage, c.want, c.args...)
+	}
+}
+
+func TestEveryFaultOfAServersCommandLineIsNamed(t *testing.T) {
+	dir := filepath.Join(dataDir(t), "never made")
+	for _, first := range [][]string{{}, {"serve"}} {
+		r := runWith(t, Env{Environ: []string{"CALLBOX_TURN_TTL=never"}}, append(first, "--data", dir, "--lisen", ":1", "--relay-ports=9-1", "--max-peers", "x")...)
+		for _, want := range []string{"lisen (--lisen): is not a setting; did you mean --listen?", "relay-ports (--relay-ports)", "max-peers (--max-peers)", "turn-ttl (CALLBOX_TURN_TTL)"} {
+			if r.status != exitUsage || !strings.Contains(r.stderr, want) {
+				t.Errorf("status %d, %q lacks %q", r.status, r.stderr, want)
+			}
+		}
+	}
+	r := runWith(t, Env{}, "serve", "--data", dir, "--max-peers", "1", "--realm", "\"")
+	if r.status != exitUsage || strings.Count(r.stderr, "\n  ") != 2 {
+		t.Errorf("status %d, %q", r.status, r.stderr)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("the data directory was made")
+	}
+}
+
+func TestConfigShowsValuesAndSources(t *testing.T) {
+	file := filepath.Join(dataDir(t), "callbox.yaml")
+	if err := os.WriteFile(file, []byte("max-peers: 12\nice-server: [\"turn:t.example,user,hunter2\"]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := Env{Environ: []string{"CALLBOX_REALM=env.example"}}
+	r := runWith(t, env, "config", "--config", file, "--listen", ":9")
+	for _, want := range []string{"listen: :9 # flag", "realm: env.example # CALLBOX_REALM", "max-peers: 12 # " + file + ":1", "user-quota: 100 # default", "xxxxx"} {
+		if r.status != exitOK || !strings.Contains(r.stdout, want) {
+			t.Errorf("status %d, lacks %q:\n%s", r.status, want, r.stdout)
+		}
+	}
+	j := runWith(t, env, "--config", file, "config", "--json")
+	if object := decode[map[string]any](t, j.stdout); object["realm"] != "env.example" || object["max-peers"] != 12.0 {
+		t.Errorf("got %v", object)
+	}
+	if strings.Contains(r.stdout+j.stdout, "hunter2") {
+		t.Error("a secret is shown")
+	}
+}
+
+func TestVersion(t *testing.T) {
+	v := decode[versionInfo](t, ok(t, "", "version", "--json"))
+	if v.Version == "" || v.Go == "" || v.Platform == "" {
+		t.Errorf("got %+v", v)
+	}
+	if out := ok(t, "", "version"); !strings.HasPrefix(out, "callbox "+v.Version) || strings.Count(out, "\n") != 1 {
+		t.Errorf("got %q", out)
+	}
+}
