@@ -17,6 +17,10 @@ function freshRoom() {
   return `${name.slice(0, 3)}-${name.slice(3, 7)}-${name.slice(7)}`;
 }
 
+// Who submits the form before this script runs comes back with the room in the address.
+const early = new URLSearchParams(location.search).get("room")?.trim();
+if (early) location.replace(callPage(early));
+
 $("room").value = freshRoom();
 $("room-form").addEventListener("submit", (event) => {
   event.preventDefault();
