@@ -6,6 +6,9 @@ import { randomName } from "./random.js";
 import { Ringing } from "./ringing.js";
 import { Timers } from "./timers.js";
 
+// In a mesh everyone sends to everyone: video shares an uplink, in bits per second, and each gets a little at least.
+const UPLINK = 3_000_000;
+const LEAST_VIDEO = 200_000;
 const ICE_WAIT = 3000; // how long a first offer waits for the room's iceServers
 
 /**
@@ -237,6 +240,7 @@ export class Client extends Emitter {
       case "broadcast":
         return this.emit("broadcast", { room: message.room, from: message.from, data: message.data });
       case "error":
+        if (message.id !== undefined) return; // whoever asked has been told
         return this.emit("log", { what: "server", error: new CallboxError(message.code, message.message) });
       default:
         return this.#ringing.received(message);
@@ -332,6 +336,7 @@ export class Client extends Emitter {
       get ready() { return client.#ready; },
       get tracks() { return client.#tracks; },
       get media() { return client.#media; },
+      get videoBitrate() { return Math.max(Math.round(UPLINK / Math.max(client.peers.size, 1)), LEAST_VIDEO); },
       get configuration() {
         return { iceServers: client.#ice.servers, iceTransportPolicy: options.iceTransportPolicy ?? "all", bundlePolicy: "max-bundle" };
       },

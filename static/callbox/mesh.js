@@ -20,6 +20,7 @@ const EARLY = { peers: 32, signals: 64 }; // signals that came before their send
  * @property {("audio" | "video")[]} kinds
  * @property {{audio?: MediaStreamTrack | null, video?: MediaStreamTrack | null}} tracks
  * @property {object} media
+ * @property {number} videoBitrate for each peer, bits per second
  * @property {typeof RTCPeerConnection} RTCPeerConnection
  * @property {typeof MediaStream | undefined} MediaStream
  * @property {(id: string) => Info | undefined} member who that is, if in a room of ours now

@@ -131,6 +131,16 @@ export class Peer extends Emitter {
     }
   }
 
+  /** Keeps the video within its share of what the client sends in all. */
+  async limitVideo() {
+    const sender = this.pc?.getSenders?.().find(({ track }) => track?.kind === "video");
+    const parameters = sender?.getParameters();
+    const encoding = parameters?.encodings?.[0];
+    if (!encoding || encoding.maxBitrate === this.#host.videoBitrate) return;
+    encoding.maxBitrate = this.#host.videoBitrate;
+    await sender.setParameters(parameters).catch((error) => this.#host.log("bitrate", error));
+  }
+
   /** Gives the connection the client's present iceServers. */
   configure() {
     if (this.pc && this.pc.signalingState !== "closed") this.pc.setConfiguration(this.#host.configuration);
@@ -156,9 +166,10 @@ export class Peer extends Emitter {
     if (pc.connectionState === "failed" || pc.connectionState === "disconnected") this.#watch();
   }
 
-  /** Reads which way the media takes, and says so when that has changed. */
+  /** Looks after a connection every few seconds: which way the media takes, and how much it may be. */
   async measure() {
     if (!this.pc || this.pc.connectionState === "closed") return;
+    this.limitVideo();
     const stats = await this.pc.getStats().catch(() => null);
     if (!stats || this.#closed) return;
     const mine = selectedPath(stats);

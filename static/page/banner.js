@@ -21,6 +21,7 @@ export function showConnection(client, reassurance) {
   client.on("closed", (error) => {
     switch (error.code) {
       case "closed":
+      case document.getElementById("left")?.hidden === false && error.code: // the page says it by itself
         return say("");
       case "unauthorized":
         say("You are not logged in any more. ", "final");

@@ -11,7 +11,11 @@ const config = JSON.parse($("config").textContent);
 const media = new LocalMedia();
 const lobby = new Lobby(media, join);
 const client = new Client({ name: lobby.name, ice: config.ice ?? undefined });
-const chat = new Chat((text) => client.chat(text));
+const chat = new Chat((text) => client.chat(text), () => say(""));
+const FINAL = {
+  unauthorized: "You are not logged in any more: the login has expired, or was ended by the administrator.",
+  replaced: "It goes on in another window.",
+};
 let tiles = null; // once in the call
 let name = "";
 let toast = null;
@@ -56,9 +60,20 @@ function refresh() {
   }
   if (!tiles) return;
   tiles.showSelf(name, media);
+  if ($("people-count").textContent !== String(tiles.count)) showInvitation(tiles.count === 1);
   $("people-count").textContent = String(tiles.count);
-  $("waiting").hidden = tiles.count > 1;
 }
+
+/** The link and the names: shown by itself to one who is alone, else when asked for. */
+function showInvitation(shown) {
+  $("waiting").hidden = !shown;
+  $("waiting-title").textContent = tiles.count === 1 ? "Nobody else is here yet" : "Bring someone in";
+  $("invite").setAttribute("aria-expanded", String(shown));
+}
+$("invite").addEventListener("click", () => {
+  showInvitation($("waiting").hidden);
+  if (!$("waiting").hidden) $("invite-name").focus();
+});
 
 client.on("peer", (peer) => {
   tiles?.add(peer);
@@ -76,7 +91,9 @@ client.on("chat", ({ peer, text }) => {
 });
 client.on("room-lost", ({ error }) => leave("You have dropped out of the call", `The server did not let you back in: ${error.message}`));
 client.on("closed", (error) => {
-  if (error.code !== "closed" && tiles) leave("The call has ended for you", error.message);
+  if (error.code === "closed" || !tiles) return;
+  if (error.code === "unauthorized") $("rejoin").textContent = "Log in again";
+  leave("The call has ended for you", FINAL[error.code] ?? `The connection to the server ended: ${error.message}.`);
 });
 client.on("log", ({ what, error }) => console.debug("callbox", what, error));
 
@@ -94,7 +111,7 @@ $("mic").addEventListener("click", () => media.setMicrophone(toggle("mic")));
 $("camera").addEventListener("click", () => media.setCamera(toggle("camera")));
 $("screen").addEventListener("click", () => media.setScreen(toggle("screen")));
 $("screen").hidden = !navigator.mediaDevices?.getDisplayMedia;
-$("leave").addEventListener("click", () => leave("You have left the call", "The others are still there, if there are any."));
+$("leave").addEventListener("click", () => leave("You have left the call", "You can come back whenever you like, with the same link."));
 $("rejoin").addEventListener("click", () => location.reload());
 
 $("copy-link").addEventListener("click", async () => {
@@ -153,7 +170,7 @@ new RingNotice(client, {
   answered: (room) => (location.href = `/call/${encodeURIComponent(room)}`),
   failed: say,
 });
-showConnection(client, () => (client.peers.size > 0 ? "Those you are connected with directly stay with you." : ""));
+showConnection(client, () => ([...client.peers.values()].some(({ path }) => path === "direct") ? "Those you are connected with directly stay with you." : ""));
 window.addEventListener("pagehide", () => client.close());
 window.addEventListener("pageshow", (event) => {
   if (event.persisted) location.reload();

@@ -8,9 +8,14 @@ export class Chat {
   #toggle = document.getElementById("chat-toggle");
   #unread = document.getElementById("chat-unread");
   #template = document.getElementById("message-template");
+  #shown;
 
-  /** @param {(text: string) => number} send gives how many it reached */
-  constructor(send) {
+  /**
+   * @param {(text: string) => number} send gives how many it reached
+   * @param {() => void} [shown] called when the chat has been opened
+   */
+  constructor(send, shown = () => {}) {
+    this.#shown = shown;
     this.#toggle.addEventListener("click", () => this.show(this.#dialog.hidden));
     document.getElementById("chat-close").addEventListener("click", () => this.show(false));
     this.#dialog.addEventListener("keydown", (event) => {
@@ -36,6 +41,7 @@ export class Chat {
       this.#unread.hidden = true;
       this.#toggle.setAttribute("aria-label", "Chat");
       this.#input.focus();
+      this.#shown();
     } else {
       this.#toggle.focus();
     }

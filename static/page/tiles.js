@@ -117,6 +117,11 @@ export class Tiles {
       if (w > best.area) best = { columns, area: w };
     }
     list.style.setProperty("--columns", String(best.columns));
+    const last = this.count % best.columns;
+    [...list.children].forEach((tile, i) => {
+      const begins = last > 0 && i === this.count - last;
+      tile.style.setProperty("--start", begins ? String(best.columns - last + 1) : "auto");
+    });
   }
 
   #listen() {
