@@ -17,7 +17,7 @@ type Limits struct {
 	PingTimeout  time.Duration // silence allowed after that ping; default 15 s
 	RingTimeout  time.Duration // default 45 s
 	BusTimeout   time.Duration // one call of the bus; default 5 s
-	GapTimeout   time.Duration // how long a message waits for the one sent before it; default 2 s
+	GapTimeout   time.Duration // how long a message waits for the one sent before it; default 5 s
 	TakeTimeout  time.Duration // how long a resume waits for the session's holder; default 3 s
 	CloseLinger  time.Duration // how long a closed connection may take to read its close frame; default 5 s
 }
@@ -59,7 +59,7 @@ func (l Limits) withDefaults() Limits {
 	dur(&l.PingTimeout, 15*time.Second)
 	dur(&l.RingTimeout, 45*time.Second)
 	dur(&l.BusTimeout, 5*time.Second)
-	dur(&l.GapTimeout, 2*time.Second)
+	dur(&l.GapTimeout, 5*time.Second)
 	dur(&l.TakeTimeout, 3*time.Second)
 	dur(&l.CloseLinger, 5*time.Second)
 	return l

@@ -212,16 +212,40 @@ func (h *Hub) broadcast(s *session, name string, data []byte) *fault {
 	}
 	targets := r.localLocked(nil, s.peer)
 	nodes := r.nodesLocked(h.self)
+	missing := r.missingLocked(time.Now().Add(h.limits.ResumeWindow - missingFor))
 	h.mu.RUnlock()
 	p := packet{kind: pkCast, from: s.peer, room: name, sid: s.sid, data: data}
 	p.n, p.prev = s.next(castKey(name, ""))
 	h.toNodes(nodes, &p)
 	h.stats.remote.Add(uint64(len(nodes)))
 	p.node = h.self
+	for peer, node := range missing {
+		q := p
+		q.kind, q.to, q.data = pkCastTo, peer, append([]byte(nil), data...)
+		h.seek(node, q)
+	}
 	for _, t := range targets {
 		h.hand(t, &p)
 	}
 	return nil
+}
+
+// missingFor is how long after the end of a node its members are looked for elsewhere.
+const missingFor = 5 * time.Second
+
+// missingLocked are the members whose node ended a moment ago (they are given up after since):
+// they may be on another already, which has not said so yet.
+func (r *room) missingLocked(since time.Time) map[string]bus.NodeID {
+	var missing map[string]bus.NodeID
+	for peer, m := range r.members {
+		if m.goneAt.After(since) {
+			if missing == nil {
+				missing = make(map[string]bus.NodeID)
+			}
+			missing[peer] = m.node
+		}
+	}
+	return missing
 }
 
 // localLocked are the members on this node, except one.
@@ -243,13 +267,15 @@ func (h *Hub) cast(p *packet) {
 	}
 	var away []string
 	for peer, f := range h.moved {
-		if f.rooms[p.room] {
+		if f.rooms[p.room] && peer != p.from {
 			away = append(away, peer)
 		}
 	}
 	// Which rooms an arriving session is in is not known yet; it looks later.
-	for _, s := range h.arriving {
-		targets = append(targets, s)
+	for peer, s := range h.arriving {
+		if peer != p.from {
+			targets = append(targets, s)
+		}
 	}
 	h.mu.RUnlock()
 	for _, t := range targets {
@@ -265,22 +291,47 @@ func (h *Hub) cast(p *packet) {
 // lostCast: a broadcast did not reach a node. Members that were there may have moved to
 // others; the numbers keep those who have it already from getting it twice.
 func (h *Hub) lostCast(to bus.NodeID, p *packet) {
-	h.mu.RLock()
 	at := make(map[string]bus.NodeID)
-	if r := h.rooms[p.room]; r != nil {
+	h.mu.RLock()
+	r := h.rooms[p.room]
+	if r != nil {
 		for peer, m := range r.members {
-			if m.node != h.self && peer != p.from {
-				at[peer] = m.node
-			}
+			at[peer] = m.node
 		}
 	}
 	h.mu.RUnlock()
+	if r != nil {
+		h.recast(to, p, at)
+		return
+	}
+	q := *p
+	h.background(func(ctx context.Context) { // the sender has moved from here meanwhile
+		now, err := h.bus.Room(ctx, q.room)
+		if err != nil {
+			h.log.Debug("broadcast lost", logRoom, q.room, logError, err)
+			return
+		}
+		for i := range now.Members {
+			at[now.Members[i].Peer] = now.Members[i].Node
+		}
+		h.recast(to, &q, at)
+	})
+}
+
+// recast sends a broadcast to peers one by one.
+func (h *Hub) recast(lost bus.NodeID, p *packet, at map[string]bus.NodeID) {
 	for peer, node := range at {
+		if peer == p.from {
+			continue
+		}
 		q := *p
 		q.kind, q.to = pkCastTo, peer
-		if node == to {
-			h.seek(to, q)
-		} else {
+		switch node {
+		case lost:
+			h.seek(lost, q)
+		case h.self:
+			h.arrive(&q)
+		default:
 			h.dispatch(node, q)
 		}
 	}

@@ -1,0 +1,257 @@
+package signal
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+func TestAKilledNodesPeersLeaveOnlyAfterTheWindow(t *testing.T) {
+	c := newCluster(t, 3, Limits{ResumeWindow: time.Second})
+	a := connect(t, c.nodes[0], "user=a")
+	b := connect(t, c.nodes[1], "user=b")
+	d := connect(t, c.nodes[1], "user=d")
+	a.join("tea")
+	b.join("tea")
+	d.join("tea")
+	a.expect("peer-joined")
+	a.expect("peer-joined")
+	start := time.Now()
+	c.nodes[1].kill()
+
+	a.send(`{"type":"signal","to":"` + b.peer + `","data":1,"id":"x"}`)
+	if m := a.expect("undeliverable"); m.Reason != "gone" || m.ID != "x" || m.To != b.peer {
+		t.Fatalf("%s", m.raw)
+	}
+	// b comes back elsewhere in time: the same peer id, and nobody is told.
+	n := b.resume(c.nodes[2], "user=b")
+	if n.hello.Resumed || n.peer != b.peer {
+		t.Fatalf("%s", n.hello.raw)
+	}
+	if m := n.join("tea"); len(m.Peers) != 2 {
+		t.Fatalf("%s", m.raw) // d's node is gone for the bus
+	}
+	a.send(`{"type":"signal","to":"` + b.peer + `","data":2}`)
+	if m := n.expect("signal"); string(m.Data) != "2" {
+		t.Fatalf("%s", m.raw)
+	}
+	if m := a.expect("peer-left"); m.peerID() != d.peer || m.Reason != "gone" {
+		t.Fatalf("%s", m.raw)
+	}
+	if waited := time.Since(start); waited < time.Second {
+		t.Fatal("told after", waited)
+	}
+	a.quiet()
+}
+
+func TestTheRoomsRelayChangesWithItsNode(t *testing.T) {
+	c := newCluster(t, 2, Limits{})
+	b := connect(t, c.nodes[1], "user=b")
+	if m := b.join("tea"); m.Relay != string(c.nodes[1].bus.Self()) {
+		t.Fatalf("%s", m.raw)
+	}
+	a := connect(t, c.nodes[0], "user=a")
+	if m := a.join("tea"); m.Relay != string(c.nodes[1].bus.Self()) {
+		t.Fatalf("%s", m.raw)
+	}
+	c.nodes[1].kill()
+	if m := a.expect("room-changed"); m.Relay != string(c.nodes[0].bus.Self()) || m.Room != "tea" {
+		t.Fatalf("%s", m.raw)
+	}
+}
+
+// view follows a room as a client does.
+type view map[string]bool
+
+func (v view) apply(m *message) {
+	switch m.Type {
+	case "joined":
+		clear(v)
+		for _, p := range m.Peers {
+			v[p.Peer] = true
+		}
+	case "peer-joined":
+		v[m.peerID()] = true
+	case "peer-left":
+		delete(v, m.peerID())
+	}
+}
+
+func TestEveryonesPictureOfARoomIsTheSameAfterManyJoinAndLeaveAtOnce(t *testing.T) {
+	c := newCluster(t, 3, Limits{})
+	watchers := make([]*client, 3)
+	views := make([]view, 3)
+	for i := range watchers {
+		watchers[i] = connect(t, c.nodes[i], fmt.Sprint("user=w", i))
+		m := watchers[i].join("tea")
+		views[i] = view{}
+		views[i].apply(&m)
+	}
+	var wg sync.WaitGroup
+	stay := make([]string, 9)
+	for i := range 9 {
+		wg.Go(func() {
+			p := connect(t, c.nodes[i%3], fmt.Sprint("user=p", i))
+			for range 5 {
+				p.join("tea")
+				p.send(`{"type":"leave","room":"tea"}`)
+				p.await("left")
+			}
+			if i%2 == 0 {
+				p.join("tea")
+				stay[i] = p.peer
+			}
+		})
+	}
+	wg.Wait()
+	var want []string
+	for _, s := range append(stay, watchers[0].peer, watchers[1].peer, watchers[2].peer) {
+		if s != "" {
+			want = append(want, s)
+		}
+	}
+	slices.Sort(want)
+	for i, w := range watchers {
+		eventually(t, "the picture is right", func() bool {
+			for {
+				select {
+				case m := <-w.in:
+					views[i].apply(&m)
+					continue
+				default:
+				}
+				break
+			}
+			var have []string
+			for p := range views[i] {
+				have = append(have, p)
+			}
+			slices.Sort(have)
+			return slices.Equal(have, want)
+		})
+	}
+}
+
+func TestACutNodeGoesOnLocallyAndHeals(t *testing.T) {
+	c := newCluster(t, 2, Limits{BusTimeout: time.Second})
+	n1, n2 := c.nodes[0], c.nodes[1]
+	a := connect(t, n1, "user=a")
+	a2 := connect(t, n1, "user=a2")
+	b := connect(t, n2, "user=b")
+	for _, p := range []*client{a, a2, b} {
+		p.join("tea")
+	}
+	a.await("peer-joined")
+	a.await("peer-joined")
+	a2.await("peer-joined")
+	c.net.Cut(n1.bus.Self())
+	a.send(`{"type":"signal","to":"` + a2.peer + `","data":1}`)
+	a2.expect("signal")
+	a.send(`{"type":"join","room":"other","id":"j"}`)
+	if m := a.expect("error"); m.Code != "busy" || m.ID != "j" {
+		t.Fatalf("%s", m.raw)
+	}
+	eventually(t, "n1 counts as gone", func() bool { return len(n2.bus.Nodes()) == 1 })
+	c.net.Heal(n1.bus.Self())
+	eventually(t, "n1 is back", func() bool { return len(n2.bus.Nodes()) == 2 })
+	n := 0
+	eventually(t, "signals pass again", func() bool {
+		n++
+		b.send(fmt.Sprintf(`{"type":"signal","to":%q,"data":%d}`, a.peer, n))
+		b.send(`{"type":"ping"}`)
+		for {
+			switch m := b.next(); m.Type {
+			case "undeliverable":
+				b.await("pong")
+				return false
+			case "pong":
+				return true
+			}
+		}
+	})
+	for {
+		m := a.next()
+		if m.Type == "room-changed" { // the relay node was gone for the bus
+			continue
+		}
+		if m.Type != "signal" || string(m.Data) != fmt.Sprint(n) {
+			t.Fatalf("%s", m.raw)
+		}
+		return
+	}
+}
+
+func TestAPeerTakenOverDuringACutIsDroppedByItsFormerNode(t *testing.T) {
+	c := newCluster(t, 2, Limits{BusTimeout: time.Second, TakeTimeout: 200 * time.Millisecond})
+	n1, n2 := c.nodes[0], c.nodes[1]
+	a := connect(t, n1, "user=a")
+	b := connect(t, n2, "user=b")
+	a.join("tea")
+	b.join("tea")
+	a.await("peer-joined")
+	c.net.Cut(n1.bus.Self())
+	n := a.resume(n2, "user=a")
+	if n.hello.Resumed || n.peer != a.peer {
+		t.Fatalf("%s", n.hello.raw)
+	}
+	n.join("tea")
+	b.quiet()
+	c.net.Heal(n1.bus.Self())
+	if code := a.closed(); code != 4002 {
+		t.Fatal(code, a.err)
+	}
+	b.send(`{"type":"signal","to":"` + a.peer + `","data":1}`)
+	n.expect("signal")
+	eventually(t, "one live copy", func() bool { return n1.hub.Stats().Sessions == 0 && n2.hub.Stats().Sessions == 2 })
+	n.quiet()
+}
+
+func TestTheLimitOfARoomHoldsAcrossNodes(t *testing.T) {
+	c := newCluster(t, 2, Limits{PeersPerRoom: 4})
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	got := map[string]int{}
+	for i := range 8 {
+		wg.Go(func() {
+			p := connect(t, c.nodes[i%2], "user=u")
+			p.send(`{"type":"join","room":"tea"}`)
+			for {
+				m := p.next()
+				if m.Type == "joined" || m.Type == "error" {
+					mu.Lock()
+					got[m.Type+m.Code]++
+					mu.Unlock()
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if got["joined"] != 4 || got["errorroom-full"] != 4 {
+		t.Fatal(got)
+	}
+}
+
+func TestNamesAreShownAsTheyWereGiven(t *testing.T) {
+	c := newCluster(t, 2, Limits{})
+	a := connect(t, c.nodes[0], "user=a")
+	a.join("tea")
+	b := dial(t, c.nodes[1], "user=b")
+	go b.read()
+	name := `"O'<Hara> \"Ö\" & Söhne \\ ` + strings.Repeat("ü", 20) + `"`
+	b.send(`{"type":"hello","name":` + name + `}`)
+	b.welcomed()
+	b.join("tea")
+	var want string
+	_ = json.Unmarshal([]byte(name), &want)
+	var p personJSON
+	m := a.expect("peer-joined")
+	_ = json.Unmarshal(m.Peer, &p)
+	if p.Name != want || b.hello.Name != want {
+		t.Fatalf("%s", m.raw)
+	}
+}
