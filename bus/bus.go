@@ -99,10 +99,11 @@ type Bus interface {
 // messages of one sending node to one receiving node are delivered in the order
 // of the calls, each at most once. A message for which Send returned nil is
 // either delivered or handed back through the sender's Handler.Lost, unless the
-// sender itself ends. A node that is killed right after a delivery may have
-// received what is handed back; a node that is merely slow, stopped or cut off
-// has not: it delivers nothing after its lease has ended until it holds a new
-// one, and messages are handed back only after that lease has ended.
+// sender itself ends. Nothing is delivered after it was handed back: a node
+// delivers nothing once its lease has ended until it holds a new one, and what
+// a live node may have received is handed back only after that. What a node
+// delivered in the last moment before it was killed, stopped or cut off may be
+// handed back as well, because its receipt never came.
 type Messenger interface {
 	Self() NodeID
 	// Send queues data for the node to; it keeps data, the caller must not

@@ -263,7 +263,8 @@ type seen struct {
 }
 
 // look takes a list over. A node leaves the view when its lease as known here
-// has ended, or when it has withdrawn; not because Redis has lost the list.
+// has ended, or when it has withdrawn; not because Redis has lost the list, and
+// not in the first moment after Redis was away.
 func (b *Bus) look(list nodeList, asked time.Time, lost bool) {
 	now := time.Now()
 	b.mu.Lock()
@@ -271,7 +272,13 @@ func (b *Bus) look(list nodeList, asked time.Time, lost bool) {
 	if lost {
 		b.lossAt = asked
 	}
-	forgetful := now.Sub(b.lossAt) < leaseTime+renewEvery
+	if now.Sub(b.lookedAt) > 3*renewEvery {
+		// Others have been as blind, and need a moment to be back.
+		b.graceEnd = now.Add(graceTime)
+	}
+	b.lookedAt = now
+	grace := now.Before(b.graceEnd)
+	forgetful := grace || now.Sub(b.lossAt) < leaseTime+renewEvery
 	for id, e := range list.entries {
 		if e.deadline > list.now {
 			b.view[id] = &seen{e.info, e.term, e.deadline, now.Add(e.deadline - list.now)}
@@ -279,7 +286,7 @@ func (b *Bus) look(list nodeList, asked time.Time, lost bool) {
 	}
 	for id, s := range b.view {
 		_, there := list.entries[id]
-		if now.After(s.until) || !there && !forgetful {
+		if now.After(s.until) && !grace || !there && !forgetful {
 			delete(b.view, id)
 		}
 	}

@@ -17,10 +17,10 @@ const (
 	frameBytes     = 256 << 10 // in one publication, unless one message is larger
 	frameMessages  = 1024
 
-	receiptAfter = 50 * time.Millisecond // a receipt waits for messages to ride on
-	receiptCount = 256                   // but not when so many messages
-	receiptBytes = 128 << 10             // or bytes have come
-	probeAfter   = time.Second           // without a receipt
+	receiptAfter = 100 * time.Millisecond  // a receipt waits for messages to ride on, or more to cover
+	receiptCount = 256                     // but not when so many messages
+	receiptBytes = 128 << 10               // or bytes have come
+	probeAfter   = 1500 * time.Millisecond // without a receipt
 	backEvery    = 100 * time.Millisecond
 	staleAfter   = 15 * time.Second // an unpublished message waits for Redis
 	forgetAfter  = 10 * time.Minute // a gone node's numbers are kept

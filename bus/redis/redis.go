@@ -30,6 +30,7 @@ import (
 const (
 	leaseTime  = 4 * time.Second        // how long a node counts after its last renewal
 	renewEvery = 800 * time.Millisecond // so that Nodes is at most a second old
+	graceTime  = 2 * time.Second        // for others, after Redis was away from this node
 	ioTimeout  = 2 * time.Second        // for one answer of Redis
 	callTime   = 5 * time.Second        // for a whole call, whatever its context says
 )
@@ -81,15 +82,17 @@ type Bus struct {
 	current *subscription // guarded by deliver; what others publish to
 	deaf    bool          // guarded by deliver: closed
 
-	mu      sync.Mutex // before a link's lock
-	state   state
-	info    bus.NodeInfo
-	view    map[bus.NodeID]*seen
-	lossAt  time.Time // when Redis was last seen to have forgotten
-	peers   map[bus.NodeID]*link
-	claimed map[string]time.Time // peers held here: when their entry was last touched
-	joined  map[string]*membership
-	records recordState
+	mu       sync.Mutex // before a link's lock
+	state    state
+	info     bus.NodeInfo
+	view     map[bus.NodeID]*seen
+	lossAt   time.Time // when Redis was last seen to have forgotten
+	lookedAt time.Time
+	graceEnd time.Time
+	peers    map[bus.NodeID]*link
+	claimed  map[string]time.Time // peers held here: when their entry was last touched
+	joined   map[string]*membership
+	records  recordState
 }
 
 type state int

@@ -28,7 +28,8 @@ func TestMain(m *testing.M) {
 		nodeProcess()
 		return
 	}
-	goleak.VerifyTestMain(m)
+	// rueidis keeps closed cluster connections for five seconds and sleeps meanwhile.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*clusterClient)._refresh.func2"))
 }
 
 // server is a redis-server of the test's own.
