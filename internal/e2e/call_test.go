@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -25,7 +26,7 @@ func TestFirstRunSetUpLoginAndCall(t *testing.T) {
 		chromedp.Click(chromedp.CSS("form button[type=submit]")),
 	)
 	ada.Until(20*time.Second, "has left the set-up page", "location.pathname !== '/setup' && document.readyState === 'complete'")
-	if out := s.MustCLI("", "user", "list"); !strings.Contains(out, "ada") || !strings.Contains(out, "admin") {
+	if out := s.MustCLI("", "user", "list"); !regexp.MustCompile(`(?m)^ada\s+yes\b`).MatchString(out) {
 		t.Fatalf("the first user is not listed as an administrator: %q", out)
 	}
 
@@ -51,11 +52,7 @@ func TestFirstRunSetUpLoginAndCall(t *testing.T) {
 	ada.MustEval("document.querySelector('form[action=\"/logout\"] button').click()", nil)
 	ada.Until(10*time.Second, "is logged out", "location.pathname === '/login'")
 	ada.fillLogin(password)
-	ada.Do(
-		chromedp.WaitVisible(chromedp.CSS("#room")),
-		chromedp.SetValue(chromedp.CSS("#room"), ""),
-		chromedp.SendKeys(chromedp.CSS("#room"), "first-run\r"),
-	)
+	ada.fill("#room", "first-run\r")
 	ada.Until(20*time.Second, "is in the lobby", "location.pathname === '/call/first-run'")
 	ada.join(false)
 	ada.connected(1, 30*time.Second, direct)
@@ -69,11 +66,13 @@ func TestFirstRunSetUpLoginAndCall(t *testing.T) {
 
 func TestRelayOnlyCall(t *testing.T) {
 	for _, tc := range []struct {
-		name, protocol string
-		turn           string // --turn-url with %d for the port
+		name      string
+		protocols []string
+		turn      string // --turn-url with %d for the port
 	}{
-		{"every URL", "udp", ""},
-		{"TCP only", "tcp", "turn:127.0.0.1:%d?transport=tcp"},
+		{"every URL", []string{"udp", "tcp"}, ""},
+		{"UDP only", []string{"udp"}, "turn:127.0.0.1:%d?transport=udp"},
+		{"TCP only", []string{"tcp"}, "turn:127.0.0.1:%d?transport=tcp"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			o := testkit.Options{Port: testkit.Port(t, "127.0.0.1")}
@@ -81,19 +80,19 @@ func TestRelayOnlyCall(t *testing.T) {
 				o.Args = append(o.Args, "--turn-url", fmt.Sprintf(tc.turn, o.Port))
 			}
 			s := testkit.Serve(t, o)
-			relayCall(t, s, testkit.NewBrowser(t), tc.protocol)
+			relayCall(t, s, testkit.NewBrowser(t), tc.protocols...)
 		})
 	}
 }
 
 // relayCall takes two users through a relayed call: media both ways, chat both ways.
-func relayCall(t *testing.T, s *testkit.Server, b *testkit.Browser, protocol string) (*caller, *caller) {
+func relayCall(t *testing.T, s *testkit.Server, b *testkit.Browser, protocols ...string) (*caller, *caller) {
 	t.Helper()
 	ada, grace := pair(t, s, b, "relayed")
 	ada.join(true)
 	grace.join(true)
 	for _, c := range []*caller{ada, grace} {
-		c.connected(1, 40*time.Second, relayed(protocol))
+		c.connected(1, 40*time.Second, relayed(protocols...))
 		c.moving(20 * time.Second)
 	}
 	ada.say("can you <b>hear</b> me?")
@@ -143,7 +142,7 @@ func TestDirectCallOutlivesTheServer(t *testing.T) {
 
 func TestRelayedCallComesBackAfterARestart(t *testing.T) {
 	s := testkit.Serve(t, testkit.Options{})
-	ada, grace := relayCall(t, s, testkit.NewBrowser(t), "udp")
+	ada, grace := relayCall(t, s, testkit.NewBrowser(t), "udp", "tcp")
 	s.Stop()
 	for _, c := range []*caller{ada, grace} {
 		c.Until(20*time.Second, "says that it reconnects", "!document.querySelector('#banner').hidden")
@@ -151,9 +150,41 @@ func TestRelayedCallComesBackAfterARestart(t *testing.T) {
 	s.Restart()
 	for _, c := range []*caller{ada, grace} {
 		c.Until(60*time.Second, "has reconnected", "document.querySelector('#banner').hidden")
-		c.connected(1, 60*time.Second, relayed("udp"))
+		c.connected(1, 60*time.Second, relayed("udp", "tcp"))
 		c.moving(60 * time.Second)
 	}
 	grace.say("back again")
 	ada.hears("back again")
+}
+
+func TestCallByName(t *testing.T) {
+	s := testkit.Serve(t, testkit.Options{})
+	s.AddUser("ada", password)
+	s.AddUser("grace", password)
+	b := testkit.NewBrowser(t)
+	grace := logIn(t, b.Page(t, "grace"), s.URL(""), "grace", "/")
+	ada := logIn(t, b.Page(t, "ada"), s.URL(""), "ada", "/")
+	for _, c := range []*caller{ada, grace} {
+		c.Until(20*time.Second, "is connected", "window.callbox.state === 'open'")
+	}
+	call := func(name string) {
+		ada.fill("#person", name+"\r")
+	}
+	// A name that nobody has and a user who is not there sound the same.
+	call("nobody")
+	ada.Until(10*time.Second, "is told that nobody is there", "document.querySelector('#person-status').textContent.includes('nobody is not here')")
+
+	call("grace")
+	grace.Do(chromedp.WaitVisible(chromedp.CSS("#ring-decline")), chromedp.Click(chromedp.CSS("#ring-decline")))
+	ada.Until(10*time.Second, "is told of the refusal", "/cannot|declined/.test(document.querySelector('#person-status').textContent)")
+
+	call("grace")
+	grace.Do(chromedp.WaitVisible(chromedp.CSS("#ring-accept")), chromedp.Click(chromedp.CSS("#ring-accept")))
+	for _, c := range []*caller{ada, grace} {
+		c.Until(10*time.Second, "is in the lobby", "location.pathname.startsWith('/call/') && document.readyState === 'complete'")
+		c.join(false)
+	}
+	for _, c := range []*caller{ada, grace} {
+		c.connected(1, 30*time.Second, direct)
+	}
 }

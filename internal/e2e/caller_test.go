@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -74,7 +75,7 @@ func logIn(t *testing.T, page *testkit.Page, base, user, path string) *caller {
 	t.Helper()
 	c := &caller{Page: page, t: t, user: user}
 	c.Open(base + path)
-	if !strings.Contains(c.Location(), "/login?next=") {
+	if at := c.Location(); !strings.HasPrefix(at, base+"/login") || (path != "/" && !strings.Contains(at, "?next=")) {
 		t.Fatalf("%s: %s leads to %s, not to the login form", user, path, c.Location())
 	}
 	c.fillLogin(password)
@@ -84,13 +85,19 @@ func logIn(t *testing.T, page *testkit.Page, base, user, path string) *caller {
 
 func (c *caller) fillLogin(password string) {
 	c.t.Helper()
+	c.fill("#username", c.user)
+	c.fill("#password", password)
 	c.Do(
-		chromedp.WaitVisible(chromedp.CSS("#username")),
-		chromedp.SetValue(chromedp.CSS("#username"), ""),
-		chromedp.SendKeys(chromedp.CSS("#username"), c.user),
-		chromedp.SendKeys(chromedp.CSS("#password"), password),
 		chromedp.Click(chromedp.CSS("form button[type=submit]")),
 	)
+}
+
+// fill types a text into a field in place of what it holds; it may end in Enter.
+func (c *caller) fill(field, text string) {
+	c.t.Helper()
+	c.Do(chromedp.WaitVisible(chromedp.CSS(field)))
+	c.MustEval(fmt.Sprintf("(() => { const f = document.querySelector(%q); f.focus(); f.select(); })()", field), nil)
+	c.Do(chromedp.SendKeys(chromedp.CSS(field), text))
 }
 
 // join leaves the lobby for the call.
@@ -183,13 +190,14 @@ func (c *caller) leave() {
 	c.Do(chromedp.Click(chromedp.CSS("#leave")))
 }
 
-// relayed wants both sides of the selected pair to be relays, the own one reached over protocol, and the page to say so.
-func relayed(protocol string) func(link) error {
+// relayed wants both sides of the selected pair to be relays, the own one reached over one of the protocols, and the page to
+// say so. Which of several the browser takes is its own affair.
+func relayed(protocols ...string) func(link) error {
 	return func(l link) error {
-		if l.Local != "relay" || l.Remote != "relay" || l.Protocol != protocol {
-			return fmt.Errorf("not relayed over %s on both sides", protocol)
+		if l.Local != "relay" || l.Remote != "relay" || !slices.Contains(protocols, l.Protocol) {
+			return fmt.Errorf("not relayed over %v on both sides", protocols)
 		}
-		if l.Path != "relay "+protocol {
+		if l.Path != "relay "+l.Protocol {
 			return fmt.Errorf("the page calls the path %q", l.Path)
 		}
 		return nil

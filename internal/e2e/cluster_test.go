@@ -160,7 +160,7 @@ func TestBrowsersOnDifferentNodesAreInOneCall(t *testing.T) {
 	ada.join(true)
 	grace.join(true)
 	for _, one := range []*caller{ada, grace} {
-		one.connected(1, 40*time.Second, relayed("udp"))
+		one.connected(1, 40*time.Second, relayed("udp", "tcp"))
 		one.moving(20 * time.Second)
 	}
 	ada.say("from node to node")

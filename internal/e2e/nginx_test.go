@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -28,7 +29,7 @@ func nginx(t *testing.T, servers []*testkit.Server) string {
 	for i := range nodes {
 		site = strings.Replace(site, fmt.Sprintf("server 127.0.0.1:808%d;", i+1), "server "+servers[i%len(servers)].Addr()+";", 1)
 	}
-	if strings.Contains(site, "808") && !strings.Contains(front, "808") {
+	if regexp.MustCompile(`(?m)^\s*(listen|server)\s[^;]*:?808\d;`).MatchString(site) && !strings.Contains(front, ":808") {
 		t.Fatalf("an address of the example was not replaced:\n%s", site)
 	}
 	conf := fmt.Sprintf("daemon off;\nmaster_process off;\npid %[1]s/pid;\nerror_log stderr;\nevents {}\nhttp {\naccess_log off;\nclient_body_temp_path %[1]s/body;\nproxy_temp_path %[1]s/proxy;\nfastcgi_temp_path %[1]s/f;\nuwsgi_temp_path %[1]s/u;\nscgi_temp_path %[1]s/s;\n%[2]s\n}\n", dir, site)

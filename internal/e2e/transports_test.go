@@ -38,12 +38,12 @@ func TestTurnsOnIsListedLast(t *testing.T) {
 
 func TestRelayOnlyCallThroughTheSealedRelay(t *testing.T) {
 	s := testkit.Serve(t, testkit.Options{Args: []string{"--relay-ports", "none"}})
-	relayCall(t, s, testkit.NewBrowser(t), "udp")
+	relayCall(t, s, testkit.NewBrowser(t), "udp", "tcp")
 }
 
 func TestRelayOnlyCallOverIPv6(t *testing.T) {
 	s := testkit.Serve(t, testkit.Options{Host: "::1"})
-	ada, grace := relayCall(t, s, testkit.NewBrowser(t), "udp")
+	ada, grace := relayCall(t, s, testkit.NewBrowser(t), "udp", "tcp")
 	for _, c := range []*caller{ada, grace} {
 		links, err := c.links()
 		if err != nil {

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"os/exec"
@@ -20,14 +21,22 @@ func uclient(t *testing.T, s *testkit.Server, arguments ...string) {
 	t.Helper()
 	c := s.Credential("load")
 	all := append([]string{"-u", c.Username, "-w", c.Password}, arguments...)
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, testkit.Tool(t, "turnutils_uclient"), all...)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("turnutils_uclient %s: %v\n%s", strings.Join(arguments, " "), err, out)
+	// It draws channel numbers from 0x4000 to 0x7FFF (RFC 5766), of which RFC 8656 section 12 leaves those below 0x5000; the
+	// rest is refused with 400. So it is asked again until it has drawn a good one.
+	for range 200 {
+		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+		out, err := exec.CommandContext(ctx, testkit.Tool(t, "turnutils_uclient"), all...).CombinedOutput()
+		cancel()
+		if strings.Contains(string(out), "channel bind: error 400") {
+			continue
+		}
+		if err != nil {
+			t.Fatalf("turnutils_uclient %s: %v\n%s", strings.Join(arguments, " "), err, out)
+		}
+		lostNothing(t, string(out))
+		return
 	}
-	lostNothing(t, string(out))
+	t.Fatal("turnutils_uclient never drew a channel below 0x5000")
 }
 
 var sentMessages = regexp.MustCompile(`tot_send_msgs=(\d+), tot_recv_msgs=(\d+)`)
@@ -56,27 +65,86 @@ func TestUclientLosesNothing(t *testing.T) {
 		{"tls", []string{"-t", "-S"}},
 		{"udp, send indications", []string{"-s"}},
 		{"tcp, send indications", []string{"-t", "-s"}},
-		{"udp, several clients", []string{"-m", "8"}},
-		{"tcp, several clients", []string{"-t", "-m", "8"}},
-		{"tls, several clients", []string{"-t", "-S", "-m", "8"}},
+		{"udp, several clients", []string{"-s", "-m", "8"}},
+		{"tcp, several clients", []string{"-t", "-s", "-m", "8"}},
+		{"tls, several clients", []string{"-t", "-S", "-s", "-m", "8"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			uclient(t, s, append(append([]string{"-e", "127.0.0.1", "-r", echo, "-c", "-n", "50"}, tc.arguments...), "-p", port, "127.0.0.1")...)
 		})
 	}
-	// -y: clients talk to each other through their relays.
-	for name, arguments := range map[string][]string{"udp": nil, "tcp": {"-t"}, "tls": {"-t", "-S"}} {
+	// -y: clients talk to each other through their relays. Not over TLS: with two records in its buffer this client reads
+	// one and waits (coturn's own server loses as many to it); TestTLSClientsLoseNothing is there for that.
+	for name, arguments := range map[string][]string{"udp": nil, "tcp": {"-t"}} {
 		t.Run("client to client over "+name, func(t *testing.T) {
-			uclient(t, s, append(append([]string{"-y", "-c", "-n", "50", "-m", "4"}, arguments...), "-p", port, "127.0.0.1")...)
+			uclient(t, s, append(append([]string{"-y", "-s", "-c", "-n", "50", "-m", "4"}, arguments...), "-p", port, "127.0.0.1")...)
 		})
 	}
 }
 
 func TestUclientThroughTheSealedRelay(t *testing.T) {
 	s := testkit.Serve(t, testkit.Options{Args: []string{"--relay-ports", "none"}})
-	for name, arguments := range map[string][]string{"udp": nil, "tcp": {"-t"}, "tls": {"-t", "-S"}} {
+	for name, arguments := range map[string][]string{"udp": nil, "tcp": {"-t"}} {
 		t.Run(name, func(t *testing.T) {
-			uclient(t, s, append(append([]string{"-y", "-c", "-n", "50", "-m", "4"}, arguments...), "-p", fmt.Sprint(s.Port), "127.0.0.1")...)
+			uclient(t, s, append(append([]string{"-y", "-s", "-c", "-n", "50", "-m", "4"}, arguments...), "-p", fmt.Sprint(s.Port), "127.0.0.1")...)
+		})
+	}
+}
+
+// tlsRelay makes an allocation over TLS.
+func tlsRelay(t *testing.T, s *testkit.Server, user string) net.PacketConn {
+	t.Helper()
+	// The certificate is the server's own making; that the stream is TLS is what matters here.
+	conn, err := tls.Dial("tcp4", s.Addr(), &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	client, relay := allocate(t, turn.NewSTUNConn(conn), s.Addr(), s.Credential(user))
+	t.Cleanup(client.Close)
+	t.Cleanup(func() { _ = relay.Close() })
+	return relay
+}
+
+func TestTLSClientsLoseNothing(t *testing.T) {
+	for name, arguments := range map[string][]string{"port range": nil, "sealed": {"--relay-ports", "none"}} {
+		t.Run(name, func(t *testing.T) {
+			s := testkit.Serve(t, testkit.Options{Args: arguments})
+			a, b := tlsRelay(t, s, "a"), tlsRelay(t, s, "b")
+			open := []byte("open")
+			for range 2 {
+				if _, err := a.WriteTo(open, b.LocalAddr()); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := b.WriteTo(open, a.LocalAddr()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			const packets = 500
+			for way, ends := range map[string][2]net.PacketConn{"there": {a, b}, "back": {b, a}} {
+				buffer := make([]byte, 1500)
+				for i := range packets {
+					want := fmt.Sprintf("%s %d", way, i)
+					if _, err := ends[0].WriteTo([]byte(want), ends[1].LocalAddr()); err != nil {
+						t.Fatal(err)
+					}
+					for {
+						if err := ends[1].SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+							t.Fatal(err)
+						}
+						n, _, err := ends[1].ReadFrom(buffer)
+						if err != nil {
+							t.Fatalf("%s has not arrived: %v", want, err)
+						}
+						if string(buffer[:n]) == want {
+							break
+						}
+						if string(buffer[:n]) != "open" {
+							t.Fatalf("%q instead of %q", buffer[:n], want)
+						}
+					}
+				}
+			}
 		})
 	}
 }
@@ -85,15 +153,14 @@ func TestBindingIsAnsweredToOtherPeoplesClients(t *testing.T) {
 	s := testkit.Serve(t, testkit.Options{})
 	for name, arguments := range map[string][]string{
 		"turnutils_stunclient":   {"-p", fmt.Sprint(s.Port), "127.0.0.1"},
-		"turnutils_natdiscovery": {"-m", "-P", fmt.Sprint(s.Port), "127.0.0.1"},
-		"stun":                   {fmt.Sprintf("127.0.0.1:%d", s.Port), "1", "-v"},
+		"turnutils_natdiscovery": {"-m", "-p", fmt.Sprint(s.Port), "127.0.0.1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
-			// Their exit status is no verdict: stun's encodes the kind of NAT.
+			// Their exit status is no verdict: they also ask for a second address, which only some servers have.
 			out, _ := exec.CommandContext(ctx, testkit.Tool(t, name), arguments...).CombinedOutput()
-			if !regexp.MustCompile(`(?i)(reflexive addr|MappedAddress|mapped address)[^\n]*127\.0\.0\.1`).Match(out) {
+			if !regexp.MustCompile(`(?i)reflexive addr[^\n]*127\.0\.0\.1`).Match(out) {
 				t.Errorf("%s %v heard no address of its own:\n%s", name, arguments, out)
 			}
 		})
