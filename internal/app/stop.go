@@ -13,7 +13,8 @@ const drainPoll = 100 * time.Millisecond
 // stop ends the serving parts in order. The bus and the relay's sockets outlive it, because hand-over needs them.
 func (a *App) stop(servers []*http.Server) error {
 	a.draining.Store(true) // /readyz says so from now on
-	ctx, cancel := context.WithTimeout(context.Background(), a.cfg.DrainTimeout+goodbye)
+	// One deadline for clients and relays. Without a drain there is still a moment for the goodbye.
+	ctx, cancel := context.WithTimeout(context.Background(), max(a.cfg.DrainTimeout, announceEvery))
 	defer cancel()
 
 	a.relay.Drain()
@@ -27,7 +28,7 @@ func (a *App) stop(servers []*http.Server) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = nil // who has not gone by now is closed
 	}
-	a.waitForRelay()
+	a.waitForRelay(ctx)
 
 	a.port.close()
 	for _, p := range a.extra {
@@ -44,17 +45,15 @@ func (a *App) stop(servers []*http.Server) error {
 }
 
 // waitForRelay lets calls end by themselves until --drain-timeout.
-func (a *App) waitForRelay() {
+func (a *App) waitForRelay(ctx context.Context) {
 	if a.cfg.DrainTimeout <= 0 {
 		return
 	}
-	deadline := time.NewTimer(a.cfg.DrainTimeout)
-	defer deadline.Stop()
 	tick := time.NewTicker(drainPoll)
 	defer tick.Stop()
 	for a.allocations() > 0 {
 		select {
-		case <-deadline.C:
+		case <-ctx.Done():
 			a.log.Info("relays still in use are closed", "allocations", a.allocations())
 			return
 		case <-tick.C:

@@ -85,6 +85,7 @@ func (s *web) handler() http.Handler {
 	api := http.NewServeMux()
 	api.Handle("/api/v1/login", methods{"POST": s.postAPILogin})
 	api.Handle("/api/v1/ice-servers", methods{"GET": s.getICEServers})
+	api.Handle("/api/v1/turn", methods{"GET": s.getTURN})
 	api.Handle("/api/v1/relay", methods{"GET": s.getRelay})
 	api.HandleFunc("/", s.notFound)
 	mux.Handle("/api/", s.origins.withCORS(api))

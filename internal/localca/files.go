@@ -20,7 +20,6 @@ type Files struct {
 
 	mu      sync.Mutex
 	current *tls.Certificate
-	stamp   string // sizes and times of the files that current came from
 	tried   string // the last stamp that was loaded or failed to
 	checked time.Time
 }
