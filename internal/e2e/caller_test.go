@@ -4,8 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -75,8 +75,12 @@ func logIn(t *testing.T, page *testkit.Page, base, user, path string) *caller {
 	t.Helper()
 	c := &caller{Page: page, t: t, user: user}
 	c.Open(base + path)
-	if at := c.Location(); !strings.HasPrefix(at, base+"/login") || (path != "/" && !strings.Contains(at, "?next=")) {
-		t.Fatalf("%s: %s leads to %s, not to the login form", user, path, c.Location())
+	at, err := url.Parse(c.Location())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at.Path != "/login" || (path != "/" && at.Query().Get("next") != path) {
+		t.Fatalf("%s: %s leads to %s, not to the login form", user, path, at)
 	}
 	c.fillLogin(password)
 	c.Until(20*time.Second, "is back at "+path, fmt.Sprintf("location.pathname === %q && document.readyState === 'complete'", path))

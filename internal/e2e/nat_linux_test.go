@@ -299,7 +299,7 @@ func TestServerBehindOneToOneNAT(t *testing.T) {
 	gateway.Link("10.9.0.1/24", inside, "10.9.0.2/24")
 	inside.Route("default", "10.9.0.1")
 	gateway.Nft(fmt.Sprintf(`
-table ip map {
+table ip onetoone {
 	chain in { type nat hook prerouting priority dstnat; ip daddr %[1]s dnat to 10.9.0.2; }
 	chain out { type nat hook postrouting priority srcnat; ip saddr 10.9.0.2 snat to %[1]s; }
 }
