@@ -154,6 +154,11 @@ func (k *Keys) Authenticate(text string) (Key, error) {
 // JoinKey is the form in which a key is shown and given: "ID.SECRET".
 func JoinKey(id, secret string) string { return id + "." + secret }
 
+// KeySession is the session text, for Handle, of everybody who holds a token
+// signed by an API key: they lose their relays together, with the key. A
+// session id has no colon, so it is nobody's session.
+func KeySession(id string) string { return "key:" + id }
+
 // SplitKey is the inverse of JoinKey.
 func SplitKey(text string) (id, secret string, ok bool) {
 	id, secret, ok = strings.Cut(text, ".")

@@ -120,9 +120,11 @@ func (s *Sessions) Revoke(ctx context.Context, session Session, now time.Time) e
 	return s.revoked.add(ctx, revokedSession+sessionTag(s.revoked.secret, session.ID), now, session.Expires.Sub(now))
 }
 
-// RevokeUser ends all sessions of a user that have begun by now.
+// RevokeUser ends all sessions of a user that have begun by now, and the TURN
+// handles made for the user outside of sessions. The record of it is kept for
+// MaxHandleLife: there is one for a user at most.
 func (s *Sessions) RevokeUser(ctx context.Context, user string, now time.Time) error {
-	return s.revoked.add(ctx, revokedUser+userTag(s.revoked.secret, user), now, s.ttl)
+	return s.revoked.add(ctx, revokedUser+userTag(s.revoked.secret, user), now, max(s.ttl, MaxHandleLife))
 }
 
 // RevokedHandle says whether the TURN handle of a session, as Handle makes it,

@@ -25,6 +25,10 @@ type TURN struct {
 // maxTURNUsername is the longest USERNAME attribute, in bytes (RFC 8489, section 14.3).
 const maxTURNUsername = 508
 
+// MaxHandleLife is the longest life that a credential for a handle of ours may
+// have, so that its revocation need not be remembered for longer.
+const MaxHandleLife = 366 * 24 * time.Hour
+
 // tagBytes of HMAC become a tag of 12 characters: enough that no two users of
 // one system meet.
 const tagBytes = 9

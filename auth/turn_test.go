@@ -114,6 +114,9 @@ func TestRevokedHandles(t *testing.T) {
 	if !revoked("alice", two.ID, now) || !revoked("alice", "no session id", now) || revoked("alice", three.ID, now) || revoked("bob", two.ID, now) {
 		t.Error("not exactly the user's earlier sessions are revoked")
 	}
+	if u, id := parseHandle(Handle(masterSecret, "alice", two.ID)); !s.RevokedHandle(u, id, t0.Add(MaxHandleLife)) {
+		t.Error("the revocation is forgotten while a credential may live")
+	}
 	if s.RevokedHandle("a handle of another program", "", now) {
 		t.Error("a foreign handle is revoked")
 	}

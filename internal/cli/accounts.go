@@ -59,6 +59,7 @@ type local struct {
 	users    *auth.Users
 	keys     *auth.Keys
 	sessions *auth.Sessions
+	turnTTL  time.Duration // the longest life of a credential given for a token
 }
 
 func openLocal(ctx context.Context, cfg config.Config) (*local, error) {
@@ -69,7 +70,7 @@ func openLocal(ctx context.Context, cfg config.Config) (*local, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &local{dir: dir}
+	l := &local{dir: dir, turnTTL: cfg.TURNTTL}
 	if err := l.open(ctx, cfg); err != nil {
 		return nil, errors.Join(err, dir.Close())
 	}
@@ -141,4 +142,11 @@ func (l *local) Keys(context.Context) ([]control.Key, error) {
 	return out, nil
 }
 
-func (l *local) RemoveKey(ctx context.Context, id string) error { return l.keys.Remove(ctx, id) }
+// RemoveKey also revokes the TURN credentials that holders of the key's tokens were given.
+func (l *local) RemoveKey(ctx context.Context, id string) error {
+	if err := l.keys.Remove(ctx, id); err != nil {
+		return err
+	}
+	now := time.Now()
+	return l.sessions.Revoke(ctx, auth.Session{ID: auth.KeySession(id), Expires: now.Add(l.turnTTL)}, now)
+}

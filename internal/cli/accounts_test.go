@@ -59,7 +59,7 @@ func TestUsersAndKeys(t *testing.T) {
 			ok(t, "", at("key", "remove", key.ID)...)
 			fails(t, exitFault, "not found", at("key", "remove", key.ID)...)
 
-			checkStored(t, dir)
+			checkStored(t, dir, key.ID)
 		})
 	}
 }
@@ -94,8 +94,9 @@ func checkTokens(t *testing.T, dir string, key control.NewKey) {
 	fails(t, exitFault, "room must have", "token", "--room", strings.Repeat("r", 65), "--user", "u", "--data", dir)
 }
 
-// checkStored sees what the commands left on disk: bob with the second password, and his and Alice's sessions ended.
-func checkStored(t *testing.T, dir string) {
+// checkStored sees what the commands left on disk: bob with the second password,
+// his and Alice's sessions ended, and the credentials of the removed key revoked.
+func checkStored(t *testing.T, dir, key string) {
 	t.Helper()
 	store, err := bus.OpenStore(dir)
 	if err != nil {
@@ -132,6 +133,9 @@ func checkStored(t *testing.T, dir string) {
 		if _, err := sessions.Verify(value, now); errors.Is(err, auth.ErrRevoked) != want {
 			t.Errorf("session of %s from before: %v", name, err)
 		}
+	}
+	if !sessions.RevokedHandle("", auth.SessionTag(secrets.Master, auth.KeySession(key)), now) {
+		t.Error("credentials of the removed key are good")
 	}
 }
 

@@ -8,9 +8,6 @@ import (
 	"callbox/internal/datadir"
 )
 
-// maxCredentialTTL bounds the life of a credential made here.
-const maxCredentialTTL = 366 * 24 * time.Hour
-
 // credentialCmd makes a TURN credential.
 type credentialCmd struct {
 	User string        `name:"user" required:"" placeholder:"USER" help:"Whom it is for: quotas count by user, and removing the user revokes it."`
@@ -28,8 +25,8 @@ func (cmd *credentialCmd) Run(_ context.Context, c *call) error {
 	if ttl == 0 {
 		ttl = cfg.TURNTTL
 	}
-	if ttl < time.Second || ttl > maxCredentialTTL {
-		return usagef("--ttl must be from 1s to %v", maxCredentialTTL)
+	if ttl < time.Second || ttl > auth.MaxHandleLife {
+		return usagef("--ttl must be from 1s to %v", auth.MaxHandleLife)
 	}
 	if cmd.User == "" || len(cmd.User) > 128 {
 		return usagef("--user must have 1 to 128 bytes")

@@ -20,7 +20,7 @@ func checkMode(path string, info fs.FileInfo, closed fs.FileMode, remedy string)
 func checkOwner(path string, info fs.FileInfo) error {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if ok && int(stat.Uid) != os.Geteuid() {
-		return fmt.Errorf("%w: %s belongs to user %d; run this as that user: sudo -u '#%d' callbox ...", ErrRights, path, stat.Uid, stat.Uid)
+		return fmt.Errorf("%w: %s belongs to user %d; run this as that user, with sudo -u '#%d'", ErrRights, path, stat.Uid, stat.Uid)
 	}
 	return nil
 }
