@@ -2,10 +2,12 @@ package app
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync"
 )
 
 // client is who sent a request, and the name under which the request reached us.
@@ -44,9 +46,16 @@ func clientOf(r *http.Request) client {
 }
 
 // withClient finds the client of each request. Headers that say more than the connection count only from a trusted proxy.
-func withClient(trusted func(netip.Addr) bool, next http.Handler) http.Handler {
+// A proxy on this machine that is not trusted is most likely forgotten, and warned of once.
+func withClient(trusted func(netip.Addr) bool, log *slog.Logger, next http.Handler) http.Handler {
+	var once sync.Once
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := findClient(r, trusted)
+		if c.Forwarded && !c.Proxied && c.Addr.IsLoopback() {
+			once.Do(func() {
+				log.Warn("requests come through a proxy on this machine that is not trusted, and so all seem to come from this machine; name it, as in --trusted-proxy 127.0.0.0/8 --trusted-proxy ::1")
+			})
+		}
 		r2 := r.WithContext(context.WithValue(r.Context(), clientKey{}, c))
 		// The check against cross-origin requests and the WebSocket's compare Origin with Host: with what the client used.
 		r2.Host = c.Host

@@ -327,11 +327,14 @@ func addrOf(a net.Addr) netip.Addr {
 
 type secureKey struct{}
 
-// connContext marks the requests of a connection that came over TLS.
+// connContext marks the requests of a connection that came over TLS, to us or to the proxy that says so.
 func connContext(ctx context.Context, c net.Conn) context.Context {
-	switch c.(type) {
+	secure := false
+	switch c := c.(type) {
 	case *tls.Conn, *secureConn:
-		return context.WithValue(ctx, secureKey{}, true)
+		secure = true
+	case *portConn:
+		secure = c.proxyTLS
 	}
-	return ctx
+	return context.WithValue(ctx, secureKey{}, secure)
 }

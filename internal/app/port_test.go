@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/pires/go-proxyproto"
+	"github.com/pires/go-proxyproto/tlvparse"
 
 	"callbox/internal/localca"
 )
@@ -54,8 +55,8 @@ func servePort(t *testing.T, change func(*portConfig)) *servedPort {
 		ConnContext: connContext,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			secure, _ := r.Context().Value(secureKey{}).(bool)
-			if secure != (r.TLS != nil) {
-				http.Error(w, "context and Request.TLS differ", http.StatusInternalServerError)
+			if r.TLS != nil && !secure {
+				http.Error(w, "TLS that the context does not know of", http.StatusInternalServerError)
 				return
 			}
 			_, _ = io.WriteString(w, r.Proto+" "+map[bool]string{true: "tls", false: "plain"}[secure]+" "+r.RemoteAddr)
@@ -154,7 +155,7 @@ func TestTurnListenerServesNoHTTP(t *testing.T) {
 	}
 }
 
-func proxied(t *testing.T, addr, source string, length int) net.Conn {
+func proxied(t *testing.T, addr, source string, tlvs ...proxyproto.TLV) net.Conn {
 	t.Helper()
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -162,10 +163,8 @@ func proxied(t *testing.T, addr, source string, length int) net.Conn {
 	}
 	t.Cleanup(func() { _ = c.Close() })
 	h := proxyproto.HeaderProxyFromAddrs(2, net.TCPAddrFromAddrPort(netip.MustParseAddrPort(source)), net.TCPAddrFromAddrPort(netip.MustParseAddrPort("192.0.2.9:443")))
-	if length > 0 {
-		if err := h.SetTLVs([]proxyproto.TLV{{Type: proxyproto.PP2_TYPE_NOOP, Value: make([]byte, length)}}); err != nil {
-			t.Fatal(err)
-		}
+	if err := h.SetTLVs(tlvs); err != nil {
+		t.Fatal(err)
 	}
 	b, err := h.Format()
 	if err != nil {
@@ -177,11 +176,15 @@ func proxied(t *testing.T, addr, source string, length int) net.Conn {
 	return c
 }
 
+func padding(n int) proxyproto.TLV {
+	return proxyproto.TLV{Type: proxyproto.PP2_TYPE_NOOP, Value: make([]byte, n)}
+}
+
 func loopback(a netip.Addr) bool { return a.IsLoopback() }
 
 func TestProxyHeaderNamesTheClientForEveryProtocol(t *testing.T) {
 	s := servePort(t, func(c *portConfig) { c.Trusted = loopback })
-	c := proxied(t, s.addr, "198.51.100.7:1234", 100)
+	c := proxied(t, s.addr, "198.51.100.7:1234", padding(100))
 	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +198,7 @@ func TestProxyHeaderNamesTheClientForEveryProtocol(t *testing.T) {
 		t.Errorf("got %q", body)
 	}
 
-	c = proxied(t, s.addr, "[2001:db8::7]:99", 0)
+	c = proxied(t, s.addr, "[2001:db8::7]:99")
 	session := tls.Client(c, &tls.Config{InsecureSkipVerify: true})
 	if _, err := session.Write([]byte{0x00, 0x01}); err != nil {
 		t.Fatal(err)
@@ -207,9 +210,32 @@ func TestProxyHeaderNamesTheClientForEveryProtocol(t *testing.T) {
 	}
 }
 
+func TestProxySaysThatItSpokeTLSWithTheClient(t *testing.T) {
+	s := servePort(t, func(c *portConfig) { c.Trusted = loopback })
+	ssl, err := tlvparse.PP2SSL{
+		Client: tlvparse.PP2_BITFIELD_CLIENT_SSL,
+		TLV:    []proxyproto.TLV{{Type: proxyproto.PP2_SUBTYPE_SSL_VERSION, Value: []byte("TLSv1.3")}},
+	}.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := proxied(t, s.addr, "198.51.100.7:1234", ssl)
+	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, _ := io.ReadAll(resp.Body); string(body) != "HTTP/1.1 tls 198.51.100.7:1234" {
+		t.Errorf("got %q", body)
+	}
+}
+
 func TestProxyHeaderOfAStrangerIsRefused(t *testing.T) {
 	s := servePort(t, nil)
-	c := proxied(t, s.addr, "198.51.100.7:1234", 0)
+	c := proxied(t, s.addr, "198.51.100.7:1234")
 	if _, err := c.Read(make([]byte, 1)); err == nil {
 		t.Error("answered")
 	}
@@ -217,7 +243,7 @@ func TestProxyHeaderOfAStrangerIsRefused(t *testing.T) {
 
 func TestProxyHeaderThatIsTooLongIsRefused(t *testing.T) {
 	s := servePort(t, func(c *portConfig) { c.Trusted = loopback })
-	c := proxied(t, s.addr, "198.51.100.7:1234", proxyMax)
+	c := proxied(t, s.addr, "198.51.100.7:1234", padding(proxyMax))
 	if _, err := c.Read(make([]byte, 1)); err == nil {
 		t.Error("answered")
 	}

@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/pires/go-proxyproto"
+	"github.com/pires/go-proxyproto/tlvparse"
 )
 
 const (
@@ -30,8 +31,9 @@ type portConn struct {
 	port *port
 
 	// owned by the goroutine that decides, and later by the reader
-	prefix []byte
-	remote net.Addr // the client, as a trusted proxy names it
+	prefix   []byte
+	remote   net.Addr // the client, as a trusted proxy names it
+	proxyTLS bool     // the trusted proxy says that it speaks TLS with the client
 
 	once sync.Once
 	key  netip.Addr // counted under this address; zero: not counted
@@ -78,6 +80,10 @@ func (c *portConn) readProxyHeader() error {
 		return fmt.Errorf("%w: its source is not a TCP address", errProxyHeader)
 	}
 	c.remote = source
+	if tlvs, err := parsed.TLVs(); err == nil {
+		ssl, ok := tlvparse.FindSSL(tlvs)
+		c.proxyTLS = ok && ssl.ClientSSL()
+	}
 	return nil
 }
 

@@ -101,7 +101,7 @@ func (s *web) handler() http.Handler {
 	h = http.MaxBytesHandler(h, maxBody)
 	h = withHTTPS(s.log, h)
 	h = withHeaders(h)
-	return withClient(s.trusted, h)
+	return withClient(s.trusted, s.log, h)
 }
 
 func (s *web) notFound(w http.ResponseWriter, r *http.Request) {
