@@ -20,6 +20,13 @@ type keeper struct {
 	sub    *subscription
 	leased bool // there has been a lease
 	failed int  // rounds in a row
+
+	parsed map[string]parsedEntry // by node: entries seldom change, and parsing them is the work
+}
+
+type parsedEntry struct {
+	raw   string
+	entry nodeEntry
 }
 
 // run renews the lease until Close.
@@ -103,7 +110,7 @@ func (k *keeper) round() error {
 		b.deliver.Unlock()
 	}
 	asked := time.Now()
-	list, err := b.renew(k.term)
+	list, err := k.renew()
 	if err != nil {
 		b.sawTrouble()
 		return err
@@ -198,11 +205,12 @@ type nodeEntry struct {
 	Info bus.NodeInfo `json:"info"`
 }
 
-func (b *Bus) renew(term uint64) (nodeList, error) {
+func (k *keeper) renew() (nodeList, error) {
+	b := k.b
 	b.mu.Lock()
 	info := b.info
 	b.mu.Unlock()
-	entry, err := json.Marshal(nodeEntry{term, info})
+	entry, err := json.Marshal(nodeEntry{k.term, info})
 	if err != nil {
 		return nodeList{}, fmt.Errorf("node info: %w", err)
 	}
@@ -226,30 +234,29 @@ func (b *Bus) renew(term uint64) (nodeList, error) {
 		entries: make(map[bus.NodeID]listed, len(answer)/2),
 	}
 	b.offset.Store(int64(list.now) - time.Now().UnixNano())
+	parsed := make(map[string]parsedEntry, len(list.entries))
 	for i := 2; i+1 < len(answer); i += 2 {
-		if e, ok := parseListed(answer[i+1]); ok {
-			e.info.ID = bus.NodeID(answer[i])
-			e.info.Name = e.info.ID.Name()
-			list.entries[e.info.ID] = e
+		id := answer[i]
+		deadline, raw, _ := strings.Cut(answer[i+1], "|")
+		ms, err := strconv.ParseInt(deadline, 10, 64)
+		if err != nil {
+			continue
 		}
+		p := k.parsed[id]
+		if p.raw != raw {
+			p = parsedEntry{raw: raw}
+			if err := json.Unmarshal([]byte(raw), &p.entry); err != nil {
+				b.log.Warn("entry of a node not understood", "node", id, "err", err)
+				continue
+			}
+			p.entry.Info.ID = bus.NodeID(id)
+			p.entry.Info.Name = p.entry.Info.ID.Name()
+		}
+		parsed[id] = p
+		list.entries[bus.NodeID(id)] = listed{time.Duration(ms) * time.Millisecond, p.entry.Term, p.entry.Info}
 	}
+	k.parsed = parsed
 	return list, nil
-}
-
-func parseListed(s string) (listed, bool) {
-	deadline, entry, ok := strings.Cut(s, "|")
-	if !ok {
-		return listed{}, false
-	}
-	ms, err := strconv.ParseInt(deadline, 10, 64)
-	if err != nil {
-		return listed{}, false
-	}
-	var e nodeEntry
-	if err := json.Unmarshal([]byte(entry), &e); err != nil {
-		return listed{}, false
-	}
-	return listed{time.Duration(ms) * time.Millisecond, e.Term, e.Info}, true
 }
 
 func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }

@@ -17,7 +17,7 @@ const (
 	frameBytes     = 256 << 10 // in one publication, unless one message is larger
 	frameMessages  = 1024
 
-	receiptAfter = 100 * time.Millisecond  // a receipt waits for messages to ride on, or more to cover
+	receiptAfter = 250 * time.Millisecond  // a receipt waits for messages to ride on, or more to cover
 	receiptCount = 256                     // but not when so many messages
 	receiptBytes = 128 << 10               // or bytes have come
 	probeAfter   = 1500 * time.Millisecond // without a receipt
@@ -63,7 +63,8 @@ type link struct {
 	owedAt   time.Time
 	owedNow  bool
 	owedGap  bool
-	ackOf    uint64 // stream
+	sleepsTo time.Time // when run looks again by itself
+	ackOf    uint64    // stream
 	ack      uint64
 
 	ending  bool
@@ -158,7 +159,9 @@ func (l *link) heard(f *frame) {
 		l.b.counters.Resent.Add(l.next - l.base)
 		l.back(l.base)
 	}
-	l.signal()
+	if l.next < l.base+uint64(len(l.queue)) {
+		l.signal()
+	}
 }
 
 // back makes number the next to be published. Called with the lock.
@@ -182,7 +185,7 @@ func (l *link) owe(messages, bytes int, now, gap bool) {
 	if first && messages > 0 {
 		l.owedAt = time.Now()
 	}
-	if l.owedNow || first && messages > 0 {
+	if l.owedNow || first && messages > 0 && l.sleepsTo.After(l.owedAt.Add(2*receiptAfter)) {
 		l.signal()
 	}
 }
@@ -336,7 +339,11 @@ func (l *link) compose(now time.Time) (f *frame, term uint64, wait time.Duration
 		}
 		if l.owed > 0 {
 			wait = min(wait, receiptAfter-now.Sub(l.owedAt))
+		} else if now.Sub(l.owedAt) < 4*receiptAfter {
+			// More is likely to come: rather look again than be woken by each.
+			wait = min(wait, receiptAfter)
 		}
+		l.sleepsTo = now.Add(wait)
 		return nil, 0, wait, false
 	}
 	if probe {
@@ -347,6 +354,7 @@ func (l *link) compose(now time.Time) (f *frame, term uint64, wait time.Duration
 		f.flags |= flagGap
 	}
 	l.owed, l.owedSize, l.owedNow, l.owedGap = 0, 0, false, false
+	l.sleepsTo = now // it will look again after this
 	return f, l.term, 0, false
 }
 

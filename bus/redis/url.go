@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"strconv"
@@ -132,7 +133,10 @@ func (t *target) selectDB(kind, path string, query url.Values) error {
 func hostPort(s, port string) (string, error) {
 	host, p, err := net.SplitHostPort(s)
 	if err != nil {
-		host, p = strings.Trim(s, "[]"), port
+		host, p = strings.TrimSuffix(strings.TrimPrefix(s, "["), "]"), port
+	}
+	if _, err := netip.ParseAddr(host); err != nil && strings.Contains(host, ":") {
+		return "", fmt.Errorf("host %q: %w", s, errURL)
 	}
 	if n, err := strconv.ParseUint(p, 10, 16); err != nil || n == 0 || host == "" || strings.ContainsAny(host, " /") {
 		return "", fmt.Errorf("host %q: %w", s, errURL)
