@@ -21,7 +21,8 @@ function freshRoom() {
 const early = new URLSearchParams(location.search).get("room")?.trim();
 if (early) location.replace(callPage(early));
 
-$("room").value = freshRoom();
+// Whoever is typing already, while the scripts came slowly, knows which room it is to be.
+if (!$("room").value && document.activeElement !== $("room")) $("room").value = freshRoom();
 $("room-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const room = $("room").value.trim();

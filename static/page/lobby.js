@@ -14,7 +14,8 @@ export class Lobby {
   constructor(media, join) {
     this.#media = media;
     const name = $("display-name");
-    name.value = recall() || name.value;
+    // Not over what has been typed while the scripts came slowly.
+    if (name.value === name.defaultValue && document.activeElement !== name) name.value = recall() || name.value;
     name.addEventListener("input", () => this.#show());
     $("lobby-form").addEventListener("submit", (event) => {
       event.preventDefault();
