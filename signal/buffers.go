@@ -11,7 +11,7 @@ func (p *bufferPool) get() *[]byte {
 	if b, ok := p.pool.Get().(*[]byte); ok {
 		return b
 	}
-	b := make([]byte, 0, 4<<10)
+	b := make([]byte, 0, 8<<10)
 	return &b
 }
 

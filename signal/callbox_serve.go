@@ -17,9 +17,14 @@ func (c *conn) run() {
 	defer c.hub.dismiss(c)
 	var err error
 	for err == nil {
-		err = c.readOne()
+		if err = c.await(); err == nil {
+			err = c.readOne()
+		}
 	}
 	_ = c.ws.CloseNow()
+	if c.lent != nil {
+		c.hub.buffers.put(c.lent)
+	}
 	s := c.s.Load()
 	if s == nil {
 		return

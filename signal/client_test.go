@@ -213,7 +213,12 @@ func (c *client) await(typ string) message {
 // closed awaits the end and returns the close code.
 func (c *client) closed() websocket.StatusCode {
 	c.t.Helper()
-	end := time.After(15 * time.Second)
+	return c.closedWithin(15 * time.Second)
+}
+
+func (c *client) closedWithin(limit time.Duration) websocket.StatusCode {
+	c.t.Helper()
+	end := time.After(limit)
 	for {
 		select {
 		case _, ok := <-c.in:

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/coder/websocket"
@@ -23,19 +22,18 @@ type conn struct {
 	hub   *Hub
 	proto protocol
 	ws    *websocket.Conn
-	raw   syscall.RawConn // nil: writing cannot be tried without blocking
-	id    Identity        // owned by the reader until a session has it
-	meter meter           // owned by the reader
-	early []byte          // owned by the reader: what the HTTP server had read already
+	sock  *socket       // nil: not a plain socket, writing cannot be tried without blocking
+	id    Identity      // owned by the reader until a session has it
+	meter meter         // owned by the reader
+	br    *bufio.Reader // owned by the reader: the websocket package's
+	in    []byte        // owned by the reader: what was read and is not consumed
+	lent  *[]byte       // owned by the reader: the pool's buffer behind in
 
 	s        atomic.Pointer[session] // set once by the reader
 	upgraded atomic.Bool             // the fields above and Conn are set
 	lastRead atomic.Int64            // Hub.clock at the last frame
 	pinged   atomic.Bool             // a ping is out since lastRead
 	leaveAt  atomic.Int64            // while draining: when to close, unix milliseconds
-
-	// Owned by whoever set writing.
-	try attempt
 
 	mu      sync.Mutex
 	ctl     []byte // frames outside the session's queue, ready to write
@@ -54,7 +52,8 @@ type hijacker struct {
 }
 
 const (
-	readBuffer    = 1 << 10
+	readBuffer    = 1 << 10  // where reading is the runtime's
+	headerBuffer  = 16       // where it is ours
 	controlBuffer = 160      // holds any control frame, so that it comes in one Write
 	writeChunk    = 32 << 10 // bytes gathered for one write
 	writeTimeout  = 30 * time.Second
@@ -66,21 +65,55 @@ func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	early, _ := brw.Reader.Peek(brw.Reader.Buffered())
-	h.c.Conn, h.c.early = nc, append([]byte(nil), early...)
-	h.c.raw = rawConn(nc)
-	return h.c, bufio.NewReadWriter(bufio.NewReaderSize(h.c, readBuffer), bufio.NewWriterSize(h.c, controlBuffer)), nil
+	c := h.c
+	c.Conn, c.in = nc, append([]byte(nil), early...)
+	c.sock = newSocket(nc, &c.hub.buffers)
+	size := readBuffer
+	if c.sock != nil {
+		size = headerBuffer
+	}
+	c.br = bufio.NewReaderSize(c, size)
+	return c, bufio.NewReadWriter(c.br, bufio.NewWriterSize(c, controlBuffer)), nil
 }
 
 // Read is for the websocket package.
 func (c *conn) Read(p []byte) (int, error) {
-	if len(c.early) > 0 {
-		n := copy(p, c.early)
-		if c.early = c.early[n:]; len(c.early) == 0 {
-			c.early = nil
+	if len(c.in) == 0 {
+		if c.sock == nil || len(p) >= keepBuffer {
+			return c.Conn.Read(p)
 		}
-		return n, nil
+		if err := c.fill(); err != nil {
+			return 0, err
+		}
 	}
-	return c.Conn.Read(p)
+	n := copy(p, c.in)
+	if c.in = c.in[n:]; len(c.in) == 0 {
+		c.in = nil
+		if c.lent != nil {
+			c.hub.buffers.put(c.lent)
+			c.lent = nil
+		}
+	}
+	return n, nil
+}
+
+// fill waits for bytes to read. Until they come it holds no buffer.
+func (c *conn) fill() error {
+	lent, err := c.sock.fill()
+	if err != nil {
+		return err
+	}
+	c.lent, c.in = lent, *lent
+	return nil
+}
+
+// await waits for the next frame to begin, with a shallow stack: this is where idle
+// connections spend their lives.
+func (c *conn) await() error {
+	if c.sock == nil || len(c.in) > 0 || c.br.Buffered() > 0 {
+		return nil
+	}
+	return c.fill()
 }
 
 // Write is for the websocket package: one whole control frame.
@@ -170,7 +203,7 @@ func (c *conn) kick() {
 // write is the writer: the caller has set writing, or found it set for it. What the socket
 // does not take at once is left to a goroutine.
 func (c *conn) write() {
-	if c.raw == nil {
+	if c.sock == nil {
 		c.handOver(c.writeBlocking)
 		return
 	}
@@ -184,7 +217,7 @@ func (c *conn) write() {
 			}
 			break
 		}
-		n, err := c.try.write(c.raw, b)
+		n, err := c.sock.try(b)
 		if err != nil {
 			c.fail()
 			break
@@ -329,12 +362,3 @@ const (
 	closeAway     closeCode = 4005
 	closeHello    closeCode = 4008
 )
-
-// ends says whether a connection closed with this code takes its session along.
-func (c closeCode) ends() bool {
-	switch c {
-	case closeNormal, closeProtocol, closeAuth, closeRate:
-		return true
-	}
-	return false
-}

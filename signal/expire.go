@@ -129,7 +129,7 @@ func (h *Hub) tickRooms(now time.Time) {
 	}
 	for peer, f := range h.moved {
 		if now.After(f.until) {
-			delete(h.moved, peer)
+			h.unforwardLocked(peer)
 		}
 	}
 	h.mu.Unlock()

@@ -53,17 +53,18 @@ type Hub struct {
 	wg      sync.WaitGroup
 	stop    chan struct{} // closed by Close: ends the ticker
 
-	mu       sync.RWMutex
-	closed   bool // no new connections
-	linkDown bool
-	conns    map[*conn]struct{}
-	sessions map[string]*session
-	arriving map[string]*session              // those of sessions whose state is on the way
-	users    map[string]map[*session]struct{} // who may be called, by name
-	rooms    map[string]*room
-	moved    map[string]*forward
-	lookups  map[string]*lookup
-	owed     []farewell
+	mu        sync.RWMutex
+	closed    bool // no new connections
+	linkDown  bool
+	conns     map[*conn]struct{}
+	sessions  map[string]*session
+	arriving  map[string]*session              // those of sessions whose state is on the way
+	users     map[string]map[*session]struct{} // who may be called, by name
+	rooms     map[string]*room
+	moved     map[string]*forward
+	movedFrom map[string]map[string]struct{} // peers in moved, by the rooms they are in
+	lookups   map[string]*lookup
+	owed      []farewell
 }
 
 // backgroundCalls of the bus at one time.
@@ -72,19 +73,20 @@ const backgroundCalls = 16
 // New makes a hub. Connections may be served once the bus is started.
 func New(cfg Config) *Hub {
 	h := &Hub{
-		bus:      cfg.Bus,
-		self:     cfg.Bus.Self(),
-		limits:   cfg.Limits.withDefaults(),
-		log:      cfg.Log,
-		work:     make(chan struct{}, backgroundCalls),
-		stop:     make(chan struct{}),
-		conns:    make(map[*conn]struct{}),
-		sessions: make(map[string]*session),
-		arriving: make(map[string]*session),
-		users:    make(map[string]map[*session]struct{}),
-		rooms:    make(map[string]*room),
-		moved:    make(map[string]*forward),
-		lookups:  make(map[string]*lookup),
+		bus:       cfg.Bus,
+		self:      cfg.Bus.Self(),
+		limits:    cfg.Limits.withDefaults(),
+		log:       cfg.Log,
+		work:      make(chan struct{}, backgroundCalls),
+		stop:      make(chan struct{}),
+		conns:     make(map[*conn]struct{}),
+		sessions:  make(map[string]*session),
+		arriving:  make(map[string]*session),
+		users:     make(map[string]map[*session]struct{}),
+		rooms:     make(map[string]*room),
+		moved:     make(map[string]*forward),
+		movedFrom: make(map[string]map[string]struct{}),
+		lookups:   make(map[string]*lookup),
 	}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)

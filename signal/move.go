@@ -15,6 +15,33 @@ type forward struct {
 	until time.Time
 }
 
+// forwardLocked remembers where a peer has gone.
+func (h *Hub) forwardLocked(peer string, f *forward) {
+	h.unforwardLocked(peer)
+	h.moved[peer] = f
+	for room := range f.rooms {
+		if h.movedFrom[room] == nil {
+			h.movedFrom[room] = make(map[string]struct{})
+		}
+		h.movedFrom[room][peer] = struct{}{}
+	}
+}
+
+// unforwardLocked forgets it.
+func (h *Hub) unforwardLocked(peer string) {
+	f := h.moved[peer]
+	if f == nil {
+		return
+	}
+	delete(h.moved, peer)
+	for room := range f.rooms {
+		delete(h.movedFrom[room], peer)
+		if len(h.movedFrom[room]) == 0 {
+			delete(h.movedFrom, room)
+		}
+	}
+}
+
 // stateChunk is the part of a session's state in one packet.
 const stateChunk = 256 << 10
 
@@ -111,7 +138,7 @@ func (h *Hub) taken(to bus.NodeID, p *packet) {
 		}
 		h.dropViewLocked(r)
 	}
-	h.moved[s.peer] = f
+	h.forwardLocked(s.peer, f)
 	h.mu.Unlock()
 
 	if c != nil {
@@ -166,7 +193,7 @@ func (h *Hub) settleIn(s *session, cargo *sessionCargo) bool {
 	}
 	h.mu.Lock()
 	delete(h.arriving, s.peer)
-	delete(h.moved, s.peer)
+	h.unforwardLocked(s.peer)
 	in := make(map[string]bool, len(s.rooms))
 	for _, r := range s.rooms {
 		in[r.name] = true

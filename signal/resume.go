@@ -93,7 +93,7 @@ func (h *Hub) start(c *conn, s *session) error {
 		return errTryLater
 	}
 	delete(h.arriving, s.peer)
-	delete(h.moved, s.peer)
+	h.unforwardLocked(s.peer)
 	h.sessions[s.peer] = s
 	h.mu.Unlock()
 	s.mu.Lock()

@@ -266,8 +266,8 @@ func (h *Hub) cast(p *packet) {
 		targets = r.localLocked(targets, p.from)
 	}
 	var away []string
-	for peer, f := range h.moved {
-		if f.rooms[p.room] && peer != p.from {
+	for peer := range h.movedFrom[p.room] {
+		if peer != p.from {
 			away = append(away, peer)
 		}
 	}
