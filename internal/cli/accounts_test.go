@@ -64,14 +64,32 @@ func TestUsersAndKeys(t *testing.T) {
 	}
 }
 
-// checkTokens makes tokens with the key and reads them as a server would.
-func checkTokens(t *testing.T, dir string, key control.NewKey) {
+func openStore(t *testing.T, dir string) *bus.Store {
 	t.Helper()
 	store, err := bus.OpenStore(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys, err := auth.OpenKeys(t.Context(), store)
+	return store
+}
+
+func readSecrets(t *testing.T, dir string) datadir.Secrets {
+	t.Helper()
+	d, err := datadir.At(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrets, err := d.Secrets(datadir.SecretOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return secrets
+}
+
+// checkTokens makes tokens with the key and reads them as a server would.
+func checkTokens(t *testing.T, dir string, key control.NewKey) {
+	t.Helper()
+	keys, err := auth.OpenKeys(t.Context(), openStore(t, dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,10 +116,7 @@ func checkTokens(t *testing.T, dir string, key control.NewKey) {
 // his and Alice's sessions ended, and the credentials of the removed key revoked.
 func checkStored(t *testing.T, dir, key string) {
 	t.Helper()
-	store, err := bus.OpenStore(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	store := openStore(t, dir)
 	users, err := auth.OpenUsers(t.Context(), store)
 	if err != nil {
 		t.Fatal(err)
@@ -115,14 +130,7 @@ func checkStored(t *testing.T, dir, key string) {
 	if users.Count() != 1 {
 		t.Errorf("%d users", users.Count())
 	}
-	d, err := datadir.At(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secrets, err := d.Secrets(datadir.SecretOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	secrets := readSecrets(t, dir)
 	sessions, err := auth.OpenSessions(t.Context(), store, secrets.Master, time.Hour)
 	if err != nil {
 		t.Fatal(err)
@@ -208,14 +216,7 @@ func TestCredentialVerifies(t *testing.T) {
 		ExpiresAt                 time.Time
 	}
 	made := decode[credential](t, ok(t, "", "credential", "--user", "u", "--ttl", "2h", "--data", dir, "--json"))
-	d, err := datadir.At(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secrets, err := d.Secrets(datadir.SecretOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	secrets := readSecrets(t, dir)
 	now := time.Now()
 	turn := auth.TURN{Secrets: secrets.TURN, Realm: made.Realm}
 	_, user, _, err := turn.Keys(made.Username, "callbox", true, now)

@@ -14,6 +14,8 @@ import (
 // maxPasswordInput bounds what is read from standard input, in bytes: more than any password may have.
 const maxPasswordInput = 4096
 
+var errInterrupted = errors.New("interrupted; nothing was changed")
+
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
 // password gets a new password: from standard input where that was asked for,
@@ -73,7 +75,7 @@ func passwordReader(in, out *os.File) func(context.Context, string) (string, err
 			return string(a.text), nil
 		case <-ctx.Done():
 			fmt.Fprintln(out)
-			return "", errors.Join(ctx.Err(), term.Restore(int(in.Fd()), before))
+			return "", errors.Join(errInterrupted, term.Restore(int(in.Fd()), before))
 		}
 	}
 }
