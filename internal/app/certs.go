@@ -43,7 +43,7 @@ func openCertificates(cfg config.Config, dir string, log *slog.Logger) (*certifi
 	}
 	for _, name := range names {
 		if !ca.May(name) {
-			log.Warn("the local certificate authority was made before this name was known and cannot speak for it; remove ca.crt and ca.key from the data directory for a new one", "name", name)
+			log.Warn("the local certificate authority was made before this name was known and cannot speak for it; remove ca.crt and ca.key from the data directory for a new one", logName, name)
 		}
 	}
 	return &certificates{get: ca.GetCertificate, ca: ca, path: filepath.Join(dir, "ca.crt")}, nil

@@ -77,7 +77,7 @@ func (a *App) controlAnswer(w http.ResponseWriter, out any, err error) {
 	case errors.Is(err, auth.ErrBusy), errors.Is(err, auth.ErrTooManyKeys):
 		writeError(w, &apiError{Status: http.StatusServiceUnavailable, Code: control.CodeBusy, Message: err.Error()})
 	default:
-		a.log.Error("command failed", "error", err)
+		a.log.Error("command failed", logError, err)
 		writeError(w, &apiError{Status: http.StatusInternalServerError, Code: control.CodeInternal, Message: err.Error()})
 	}
 }

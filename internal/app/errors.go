@@ -125,6 +125,6 @@ func page(w http.ResponseWriter, status int, log *slog.Logger, write func(io.Wri
 	h.Set("Content-Security-Policy", static.ContentSecurityPolicy)
 	w.WriteHeader(status)
 	if err := write(w); err != nil {
-		log.Debug("page not written", "error", err)
+		log.Debug("page not written", logError, err)
 	}
 }

@@ -118,7 +118,7 @@ func (c *changes) read(ctx context.Context, all bool, pending map[change]struct{
 	try := func(err error) {
 		if err != nil {
 			ok = false
-			c.a.log.Warn("changed records not read", "error", err)
+			c.a.log.Warn("changed records not read", logError, err)
 		}
 	}
 	if all {

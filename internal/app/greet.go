@@ -12,7 +12,7 @@ func (a *App) greet() {
 	p := a.startPage()
 	if a.opts.Stdout != nil {
 		if err := p.write(a.opts.Stdout); err != nil {
-			a.log.Warn("start page not written", "error", err)
+			a.log.Warn("start page not written", logError, err)
 		}
 		return
 	}

@@ -39,7 +39,7 @@ func (s *web) iceFor(ctx context.Context, c caller, from client, room string) si
 		if state, err := s.bus.Room(ctx, room); err == nil {
 			node = state.Relay
 		} else {
-			s.log.Warn("room's relay node is unknown", "error", err)
+			s.log.Warn("room's relay node is unknown", logError, err)
 		}
 	}
 	return s.ice(c, from.Hostname(), node)

@@ -74,7 +74,7 @@ func (s *web) login(w http.ResponseWriter, r *http.Request, username, password s
 	case err != nil:
 		s.throttle.Withdraw(from, username)
 		if !errors.Is(err, auth.ErrBusy) {
-			s.log.Error("login failed", "error", err)
+			s.log.Error("login failed", logError, err)
 			return errInternal()
 		}
 		return &apiError{Status: http.StatusServiceUnavailable, RetryAfter: time.Second, Code: "busy", Message: "many people are logging in; try again in a moment"}
@@ -87,7 +87,7 @@ func (s *web) login(w http.ResponseWriter, r *http.Request, username, password s
 // told logs that other nodes have not heard of an attempt. The attempt counts here all the same.
 func (s *web) told(err error) {
 	if err != nil {
-		s.log.Warn("login attempt not shared with other nodes", "error", err)
+		s.log.Warn("login attempt not shared with other nodes", logError, err)
 	}
 }
 
@@ -103,7 +103,7 @@ func (s *web) setCookie(w http.ResponseWriter, r *http.Request, user string) {
 func (s *web) postLogout(w http.ResponseWriter, r *http.Request) {
 	if c, err := s.cookieCaller(r); err == nil {
 		if err := s.sessions.Revoke(r.Context(), c.login, s.now()); err != nil {
-			s.log.Error("session not revoked", "error", err)
+			s.log.Error("session not revoked", logError, err)
 			refuse(w, r, s.log, errInternal())
 			return
 		}

@@ -101,7 +101,7 @@ func (p *port) run() error {
 			// Out of descriptors or memory, or a connection that was reset while it queued: all of these pass.
 			p.stats.AcceptFailures.Add(1)
 			pause = min(max(2*pause, 5*time.Millisecond), acceptBackoffMax)
-			p.cfg.Log.Warn("cannot accept a connection; trying again", "error", err, "pause", pause)
+			p.cfg.Log.Warn("cannot accept a connection; trying again", logError, err, logPause, pause)
 			select {
 			case <-time.After(pause):
 			case <-p.done:
@@ -235,7 +235,7 @@ func (p *port) failed(c *portConn, err error) {
 	} else {
 		p.stats.Malformed.Add(1)
 	}
-	p.cfg.Log.Debug("connection refused", "remote", c.remote.String(), "error", err)
+	p.cfg.Log.Debug("connection refused", logRemote, c.remote.String(), logError, err)
 }
 
 // count adds a connection to its address, unless the address has as many as it may.

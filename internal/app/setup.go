@@ -31,7 +31,7 @@ func (s *web) setupOpen(w http.ResponseWriter, r *http.Request, token string) bo
 		return true
 	}
 	if !errors.Is(err, auth.ErrSetup) {
-		s.log.Error("set-up link not checked", "error", err)
+		s.log.Error("set-up link not checked", logError, err)
 		refuse(w, r, s.log, errInternal())
 		return false
 	}
@@ -77,7 +77,7 @@ func (s *web) postSetup(w http.ResponseWriter, r *http.Request) {
 	case errors.Is(err, auth.ErrSetup):
 		s.setupGone(w, r)
 	default:
-		s.log.Error("set-up failed", "error", err)
+		s.log.Error("set-up failed", logError, err)
 		refuse(w, r, s.log, errInternal())
 	}
 }

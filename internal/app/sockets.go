@@ -1,14 +1,12 @@
 package app
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"callbox/internal/config"
 	"callbox/internal/control"
@@ -31,7 +29,7 @@ func (a *App) openSockets(undo *closers) error {
 			break
 		}
 		_ = listener.Close()
-		if a.cfg.Listen.Port() != 0 || !errors.Is(err, syscall.EADDRINUSE) || try == portTries-1 {
+		if a.cfg.Listen.Port() != 0 || !inUse(err) || try == portTries-1 {
 			return busyPort(err, a.cfg.Listen, "listen")
 		}
 	}
@@ -165,9 +163,9 @@ func listenTCP(addr netip.AddrPort, key string) (net.Listener, error) {
 // busyPort adds the remedy to the commonest failure of a start.
 func busyPort(err error, addr netip.AddrPort, key string) error {
 	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
+	case inUse(err):
 		return fmt.Errorf("port %d is in use, perhaps by another callbox; stop that, or choose another with --%s: %w", addr.Port(), key, err)
-	case errors.Is(err, syscall.EACCES):
+	case notAllowed(err):
 		return fmt.Errorf("port %d is not for this user; choose one above 1023 with --%s, or grant the right (setcap cap_net_bind_service=+ep): %w", addr.Port(), key, err)
 	}
 	return fmt.Errorf("--%s: %w", key, err)

@@ -20,7 +20,7 @@ func (a *App) stop(servers []*http.Server) error {
 	a.relay.Drain()
 	call, done := context.WithTimeout(ctx, announceEvery)
 	if err := a.announceOnce(call); err != nil {
-		a.log.Debug("other nodes do not hear of the end", "error", err)
+		a.log.Debug("other nodes do not hear of the end", logError, err)
 	}
 	done()
 	// Clients go to another node, which takes their sessions over; alone, they come back when the server does.
@@ -54,7 +54,7 @@ func (a *App) waitForRelay(ctx context.Context) {
 	for a.allocations() > 0 {
 		select {
 		case <-ctx.Done():
-			a.log.Info("relays still in use are closed", "allocations", a.allocations())
+			a.log.Info("relays still in use are closed", logAllocations, a.allocations())
 			return
 		case <-tick.C:
 		}

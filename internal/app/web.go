@@ -100,7 +100,7 @@ func (s *web) handler() http.Handler {
 	h = withCrossOriginProtection(s.log, h)
 	h = http.MaxBytesHandler(h, maxBody)
 	h = withHTTPS(s.log, h)
-	h = withHeaders(h)
+	h = withRecovery(s.log, withHeaders(h))
 	return withClient(s.trusted, s.log, h)
 }
 

@@ -153,7 +153,7 @@ func (a *App) announce(ctx context.Context) {
 		err := a.announceOnce(call)
 		cancel()
 		if err != nil && !failed && ctx.Err() == nil {
-			a.log.Warn("other nodes do not hear of this one", "error", err)
+			a.log.Warn("other nodes do not hear of this one", logError, err)
 		}
 		failed = err != nil
 		select {
