@@ -126,7 +126,7 @@ func (h *Hub) end(s *session, reason string, code closeCode, text string) bool {
 
 	s.mu.Lock()
 	c := s.conn
-	s.state = ended
+	s.endLocked()
 	f := farewell{peer: s.peer, epoch: s.epoch, rooms: names, reason: reason, release: true}
 	calls := s.calls
 	s.calls, s.rings = nil, nil

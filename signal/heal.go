@@ -194,7 +194,8 @@ func (h *Hub) lose(s *session) {
 	s.mu.Lock()
 	c := s.conn
 	waiting := s.waiting
-	s.state, s.waiting = ended, nil
+	s.endLocked()
+	s.waiting = nil
 	s.mu.Unlock()
 	for i := range waiting {
 		h.refuse(&waiting[i], reasonGone)

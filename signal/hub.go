@@ -42,6 +42,7 @@ type Hub struct {
 	log     *slog.Logger
 	stats   counters
 	buffers bufferPool
+	queued  atomic.Int64 // bytes in the queues of all sessions
 	clock   atomic.Int64 // unix nanoseconds, set by the ticker
 
 	ctx    context.Context // of calls of the bus; ends when Close gives up on them

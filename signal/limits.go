@@ -9,6 +9,7 @@ type Limits struct {
 	MessageRate  int           // messages a second of one connection, twice that in a burst; default 1,000
 	MessageBytes int           // bytes a second of one connection, twice that in a burst; default 4,000,000
 	QueueBytes   int           // unacknowledged and unsent bytes of one session; default 1 MiB
+	QueueTotal   int           // such bytes of all sessions of this node; default 512 MiB
 	RoomsPerPeer int           // default 32
 	PeersPerRoom int           // default 50
 	ResumeWindow time.Duration // how long a dropped session is held; default 30 s
@@ -51,6 +52,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.MessageRate, 1000)
 	def(&l.MessageBytes, 4_000_000)
 	def(&l.QueueBytes, 1<<20)
+	def(&l.QueueTotal, 512<<20)
 	def(&l.RoomsPerPeer, 32)
 	def(&l.PeersPerRoom, 50)
 	dur(&l.ResumeWindow, 30*time.Second)

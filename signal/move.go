@@ -121,7 +121,8 @@ func (h *Hub) taken(to bus.NodeID, p *packet) {
 	}
 	cargo := s.cargoLocked()
 	c := s.conn
-	s.state, s.conn = ended, nil
+	s.endLocked()
+	s.conn = nil
 	s.mu.Unlock()
 
 	cargo.Rooms = h.roomHeadsLocked(s)
@@ -264,7 +265,7 @@ func (h *Hub) park(ctx context.Context, s *session) {
 	}
 	cargo := s.cargoLocked()
 	epoch := s.epoch
-	s.state = ended
+	s.endLocked()
 	s.mu.Unlock()
 	cargo.Rooms = h.roomHeadsLocked(s)
 	delete(h.sessions, s.peer)

@@ -25,7 +25,6 @@ const (
 	pkRingOver                            // call, to (the user), reason, peer: except this one
 	pkAnswer                              // call, to (the caller's peer id), peer, user, name, reason: accepted or declined
 	pkWon                                 // call, to (the peer that accepted), room
-	pkHere                                // peer, epoch: somebody you waited for is here
 	packetKinds
 )
 

@@ -88,7 +88,7 @@ func (h *Hub) newSession(c *conn, sec secrets) *session {
 func (h *Hub) start(c *conn, s *session) error {
 	s.push(h.welcome(c, s, false))
 	h.mu.Lock()
-	if h.closed {
+	if h.closed || len(h.sessions) > 2*h.limits.Connections { // that many are held
 		h.mu.Unlock()
 		return errTryLater
 	}
@@ -262,6 +262,6 @@ func (h *Hub) abandon(s *session) {
 		h.removeLocked(s)
 	}
 	s.mu.Lock()
-	s.state = ended
+	s.endLocked()
 	s.mu.Unlock()
 }

@@ -103,7 +103,7 @@ func (s *session) pushLocked(e *event, limit int) outcome {
 	}
 	size = s.bytes + len(b) + frameOverhead
 	s.overrun = s.overrun || size > s.hub.limits.QueueBytes
-	if size > limit {
+	if size > limit || s.hub.crowded() && (e.kind == evSignal || e.kind == evBroadcast && s.bytes > backlog) {
 		// A signal comes back to its sender; without anything else the
 		// client's picture would be wrong.
 		s.broken = s.broken || e.kind != evSignal
@@ -111,8 +111,29 @@ func (s *session) pushLocked(e *event, limit int) outcome {
 		return full
 	}
 	s.queue = append(s.queue, b)
-	s.bytes += len(b) + frameOverhead
+	s.countLocked(len(b) + frameOverhead)
 	return accepted
+}
+
+// backlog is what a session may have queued though the node's queues are full together.
+const backlog = 64 << 10
+
+// crowded says whether all queues together hold more than they may.
+func (h *Hub) crowded() bool { return h.queued.Load() > int64(h.limits.QueueTotal) }
+
+// countLocked keeps the sums of queued bytes.
+func (s *session) countLocked(n int) {
+	if s.state == ended {
+		return
+	}
+	s.bytes += n
+	s.hub.queued.Add(int64(n))
+}
+
+// endLocked: the session is over, or over here.
+func (s *session) endLocked() {
+	s.countLocked(-s.bytes)
+	s.state = ended
 }
 
 // flush writes what is queued, and acts on a queue that ran over.
@@ -175,7 +196,7 @@ func (s *session) dropLocked(seq uint64) {
 	}
 	n := int(seq - s.base)
 	for _, f := range s.queue[:n] {
-		s.bytes -= len(f) + frameOverhead
+		s.countLocked(-len(f) - frameOverhead)
 	}
 	rest := copy(s.queue, s.queue[n:])
 	clear(s.queue[rest:])

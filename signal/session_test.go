@@ -325,3 +325,42 @@ func TestPingsBeyondTheRateAreNotAnswered(t *testing.T) {
 		t.Fatal("a flood of pings was answered")
 	}
 }
+
+func TestQueuesAndHeldSessionsAreBoundedForTheWholeNode(t *testing.T) {
+	c := newCluster(t, 1, Limits{QueueTotal: 100 << 10, Connections: 4})
+	n := c.nodes[0]
+	a := connect(t, n, "user=a")
+	held := connect(t, n, "user=held")
+	a.join("tea")
+	held.join("tea")
+	a.expect("peer-joined")
+	held.drop()
+	data := strings.Repeat("x", 30<<10)
+	for i := 0; ; i++ {
+		a.send(fmt.Sprintf(`{"type":"signal","to":%q,"data":%q}`, held.peer, data))
+		a.send(`{"type":"ping"}`)
+		if m := a.next(); m.Type == "undeliverable" {
+			if m.Reason != "busy" || i < 3 {
+				t.Fatalf("message %d: %s", i, m.raw)
+			}
+			break
+		}
+		if i > 10 {
+			t.Fatal("no bound")
+		}
+	}
+	back := held.resume(n, "user=held")
+	for range 4 {
+		back.expect("signal")
+	}
+	eventually(t, "acknowledged bytes are free again", func() bool { return n.hub.Stats().QueuedBytes == 0 && n.hub.queued.Load() == 0 })
+	for range 7 {
+		connect(t, n, "user=b").drop()
+	}
+	d := dial(t, n, "user=b")
+	go d.read()
+	d.send(`{"type":"hello"}`)
+	if code := d.closed(); code != websocket.StatusTryAgainLater {
+		t.Fatal(code)
+	}
+}

@@ -156,7 +156,7 @@ func (s *session) restore(c *sessionCargo) {
 	s.sid, s.base, s.received, s.counter, s.chains, s.fresh = c.SID, c.Base, c.Received, c.Counter, c.Chains, c.Fresh
 	for _, f := range c.frames {
 		s.queue = append(s.queue, f)
-		s.bytes += len(f) + frameOverhead
+		s.countLocked(len(f) + frameOverhead)
 	}
 	if len(c.Sources) > 0 {
 		s.sources = make(map[string]*source, len(c.Sources))
