@@ -33,7 +33,6 @@ type node struct {
 	nodesSeen int
 	links     []bool
 	onMessage func(from bus.NodeID, data []byte) // called without the lock
-	onChange  func(bucket, key string)
 }
 
 // open opens and starts a node, and closes it at the end.
@@ -135,7 +134,7 @@ func (n *node) waitFor(d time.Duration, what string, ok func() bool) {
 	}
 }
 
-// knows waits until each of the nodes lists all of them.
+// meet waits until each of the nodes lists all of them.
 func meet(nodes ...*node) {
 	for _, n := range nodes {
 		n.t.Helper()

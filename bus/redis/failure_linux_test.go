@@ -178,12 +178,3 @@ func last(s []string) string {
 	}
 	return s[len(s)-1]
 }
-
-// kill ends the connections of the nodes of that type.
-func kill(t *testing.T, x *cluster, kind string) {
-	t.Helper()
-	cmd := x.control.B().Arbitrary("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes").Build()
-	if err := x.control.Do(context.Background(), cmd).Error(); err != nil {
-		t.Fatal(err)
-	}
-}

@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -11,6 +12,8 @@ import (
 
 	"callbox/bus"
 )
+
+var errForgotten = errors.New("what the nodes shared in Redis is lost")
 
 // keeper holds this node's lease and subscription. Its fields are owned by
 // run (by Start until run begins).
@@ -117,7 +120,7 @@ func (k *keeper) round() error {
 	}
 	if list.fresh && k.leased {
 		// Redis is there and has forgotten this node: everything else too.
-		b.linkDown(fmt.Errorf("Redis has lost what the nodes shared"))
+		b.linkDown(errForgotten)
 	}
 	k.leased = true
 	first := b.lease.Swap(&asked) == nil
@@ -279,7 +282,7 @@ func (b *Bus) look(list nodeList, asked time.Time, lost bool) {
 	if lost {
 		b.lossAt = asked
 	}
-	if now.Sub(b.lookedAt) > 3*renewEvery {
+	if !b.lookedAt.IsZero() && now.Sub(b.lookedAt) > 3*renewEvery {
 		// Others have been as blind, and need a moment to be back.
 		b.graceEnd = now.Add(graceTime)
 	}

@@ -55,8 +55,7 @@ type Bus struct {
 	sealer  sealer
 	store   *bus.Store
 	log     *slog.Logger
-	pub     rueidis.Client // publishes and runs commands
-	sub     rueidis.Client // subscribes
+	pub     rueidis.Client // publishes and runs commands; subscriptions dedicate a connection of their own
 	scripts *scripts
 
 	counters bus.Counters
@@ -174,9 +173,6 @@ func (b *Bus) connect(ctx context.Context, t target) error {
 	if b.pub, err = rueidis.NewClient(t.option); err != nil {
 		return unreachable(err)
 	}
-	if b.sub, err = rueidis.NewClient(t.option); err != nil {
-		return unreachable(err)
-	}
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	if err := b.pub.Do(ctx, b.pub.B().Ping().Build()).Error(); err != nil {
@@ -195,10 +191,8 @@ func (b *Bus) connect(ctx context.Context, t target) error {
 }
 
 func (b *Bus) hangUp() {
-	for _, c := range []rueidis.Client{b.pub, b.sub} {
-		if c != nil {
-			c.Close()
-		}
+	if b.pub != nil {
+		b.pub.Close()
 	}
 }
 

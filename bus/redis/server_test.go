@@ -34,6 +34,7 @@ func TestMain(m *testing.M) {
 
 // server is a redis-server of the test's own.
 type server struct {
+	conf string // of a sentinel; which rewrites it
 	port int
 	dir  string
 	args []string
@@ -49,7 +50,17 @@ func startServer(t testing.TB, args ...string) *server {
 		}
 		t.Skip("redis-server is missing: apt-get install redis-server")
 	}
-	s := &server{dir: t.TempDir(), args: args}
+	return launch(t, &server{dir: t.TempDir(), args: args})
+}
+
+// startSentinel starts one on that configuration file.
+func startSentinel(t testing.TB, conf string) *server {
+	t.Helper()
+	return launch(t, &server{conf: conf, dir: t.TempDir()})
+}
+
+func launch(t testing.TB, s *server) *server {
+	t.Helper()
 	for range 5 {
 		s.port = freePort(t)
 		if s.start() == nil {
@@ -75,10 +86,15 @@ func (s *server) address() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
 
 // start starts it and waits until it answers.
 func (s *server) start() error {
-	s.cmd = exec.Command("redis-server", append([]string{
-		"--port", fmt.Sprint(s.port), "--bind", "127.0.0.1", "--dir", s.dir,
-		"--save", "", "--appendonly", "no", "--logfile", filepath.Join(s.dir, "log"),
-	}, s.args...)...)
+	args := []string{
+		"--port", fmt.Sprint(s.port), "--bind", "127.0.0.1", "--dir", s.dir, "--logfile", filepath.Join(s.dir, "log"),
+	}
+	if s.conf != "" {
+		args = append([]string{s.conf, "--sentinel"}, args...)
+	} else {
+		args = append(args, "--save", "", "--appendonly", "no")
+	}
+	s.cmd = exec.Command("redis-server", append(args, s.args...)...)
 	if err := s.cmd.Start(); err != nil {
 		return err
 	}
@@ -98,7 +114,7 @@ func (s *server) start() error {
 				_, err = c.Read(answer)
 			}
 			c.Close()
-			if err == nil && bytes.Equal(answer, []byte("+PONG")) {
+			if err == nil && (bytes.Equal(answer, []byte("+PONG")) || bytes.HasPrefix(answer, []byte("-NOA"))) {
 				return nil
 			}
 		}
@@ -357,6 +373,15 @@ func (c *cluster) node(b bus.Bus) *proxies {
 func (c *cluster) Cut(_ testing.TB, b bus.Bus)  { c.node(b).set(true) }
 func (c *cluster) Heal(_ testing.TB, b bus.Bus) { c.node(b).set(false) }
 func (c *cluster) Flush(t testing.TB)           { c.flush(t) }
+
+// kill ends the connections of the nodes of that type.
+func kill(t testing.TB, x *cluster, kind string) {
+	t.Helper()
+	cmd := x.control.B().Arbitrary("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes").Build()
+	if err := x.control.Do(context.Background(), cmd).Error(); err != nil {
+		t.Fatal(err)
+	}
+}
 
 func eventually(t testing.TB, d time.Duration, what string, ok func() bool) {
 	t.Helper()

@@ -57,7 +57,7 @@ func (b *Bus) subscribe(term uint64) (*subscription, error) {
 	}
 	confirmed := make(chan struct{}, 16)
 	for _, channels := range groups {
-		c, _ := b.sub.Dedicate()
+		c, _ := b.pub.Dedicate()
 		s.clients = append(s.clients, c)
 		ended := c.SetPubSubHooks(rueidis.PubSubHooks{
 			OnMessage: s.message,
@@ -77,9 +77,9 @@ func (b *Bus) subscribe(term uint64) (*subscription, error) {
 			<-ended
 			s.fail()
 		})
-		cmd := b.sub.B().Subscribe().Channel(channels...).Build()
+		cmd := b.pub.B().Subscribe().Channel(channels...).Build()
 		if b.cluster {
-			cmd = b.sub.B().Ssubscribe().Channel(channels...).Build()
+			cmd = b.pub.B().Ssubscribe().Channel(channels...).Build()
 		}
 		if err := c.Do(b.ctx, cmd).Error(); err != nil {
 			s.close()
