@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -20,7 +21,10 @@ import (
 	"testing"
 	"time"
 
+	"callbox/bus"
+	"callbox/bus/memory"
 	"callbox/internal/config"
+	"callbox/internal/control"
 )
 
 const testPassword = "correct horse battery"
@@ -221,6 +225,51 @@ func TestRunWithAnEndedContextFreesEverything(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+func TestSocketOfADeadServerIsReplaced(t *testing.T) {
+	cfg := config.Default()
+	cfg.Listen, cfg.Data = netip.MustParseAddrPort("127.0.0.1:0"), filepath.Join(t.TempDir(), "data")
+	if err := os.Mkdir(cfg.Data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(cfg.Data, control.SocketName), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.SetUnlinkOnClose(false)
+	_ = dead.Close()
+	serveWith(t, cfg, Options{})
+	if _, err := control.NewClient(cfg.Data).Health(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// deafBus cannot be started.
+type deafBus struct{ bus.Bus }
+
+func (deafBus) Start(bus.Handler) error { return errDeaf }
+
+var errDeaf = errors.New("nobody listens")
+
+func TestBusThatCannotStartEndsTheRunAndFreesEverything(t *testing.T) {
+	cfg := config.Default()
+	cfg.Listen, cfg.Data = netip.MustParseAddrPort("127.0.0.1:0"), filepath.Join(t.TempDir(), "data")
+	a, err := New(cfg, Options{OpenBus: func(_ context.Context, store *bus.Store) (bus.Bus, error) {
+		b, err := memory.NewNetwork().Open(memory.Config{Store: store})
+		return deafBus{b}, err
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Run(t.Context()); !errors.Is(err, errDeaf) {
+		t.Errorf("got %v", err)
+	}
+	l, err := net.Listen("tcp", a.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = l.Close()
 }
 
 func TestStartPageGoesToTheTerminal(t *testing.T) {

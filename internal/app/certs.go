@@ -2,6 +2,7 @@ package app
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -18,6 +19,7 @@ type certificates struct {
 	files *localca.Files // nil: the local authority
 	ca    *localca.CA    // nil: files
 	path  string         // of the authority's certificate
+	roots *x509.CertPool // nil: the system's
 
 	mu      sync.Mutex
 	judged  *tls.Certificate // the last certificate whose chain was verified
@@ -68,7 +70,7 @@ func (c *certificates) publiclyTrusted(host string, now time.Time) bool {
 	c.mu.Lock()
 	if c.judged != cert || now.Sub(c.at) > trustAge {
 		c.judged, c.at = cert, now
-		c.trusted = localca.Trusted(cert, nil, now)
+		c.trusted = localca.Trusted(cert, c.roots, now)
 	}
 	trusted := c.trusted
 	c.mu.Unlock()

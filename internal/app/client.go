@@ -21,8 +21,13 @@ type client struct {
 	Proxied   bool // the connection is a trusted proxy's
 }
 
-// Loopback tells whether the request comes from this machine, and not through a proxy on it.
-func (c client) Loopback() bool { return c.Addr.IsLoopback() && !c.Forwarded }
+// Loopback tells whether the request comes from this machine, and neither through a proxy on it nor from a foreign page
+// in a browser on it, whose name was made to lead here (DNS rebinding).
+func (c client) Loopback() bool {
+	name := c.Hostname()
+	_, err := netip.ParseAddr(name)
+	return c.Addr.IsLoopback() && !c.Forwarded && (err == nil || strings.EqualFold(name, "localhost"))
+}
 
 // Scheme is the URL scheme that the client used.
 func (c client) Scheme() string {

@@ -6,6 +6,8 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"testing"
+
+	"callbox/internal/config"
 )
 
 func TestClientIsWhomATrustedProxyNames(t *testing.T) {
@@ -76,7 +78,7 @@ func TestLoginLeadsToLocalPathsOnly(t *testing.T) {
 }
 
 func TestOriginIsOwnAllowedOrForeign(t *testing.T) {
-	allowed := origins{"https://app.example": true}
+	known := newOrigins(config.Config{Origins: []config.Origin{"https://app.example"}, Names: []string{"Calls.example"}})
 	for _, c := range []struct {
 		origin []string
 		host   string
@@ -92,6 +94,8 @@ func TestOriginIsOwnAllowedOrForeign(t *testing.T) {
 		{[]string{"https://call.example:8443"}, "call.example", true, originForeign},
 		{[]string{"https://app.example"}, "call.example", true, originAllowed},
 		{[]string{"https://app.example.evil"}, "call.example", true, originForeign},
+		{[]string{"https://calls.example"}, "10.0.0.7:8080", false, originOwn},
+		{[]string{"http://calls.example"}, "10.0.0.7:8080", false, originForeign},
 		{[]string{"null"}, "call.example", true, originForeign},
 		{[]string{""}, "call.example", true, originForeign},
 		{[]string{"https://call.example", "https://evil.example"}, "call.example", true, originForeign},
@@ -101,7 +105,7 @@ func TestOriginIsOwnAllowedOrForeign(t *testing.T) {
 			r.Header.Add("Origin", o)
 		}
 		r = r.WithContext(context.WithValue(r.Context(), clientKey{}, client{Host: c.host, Secure: c.secure}))
-		if got := allowed.kind(r); got != c.want {
+		if got := known.kind(r); got != c.want {
 			t.Errorf("origin %q for %s (TLS %v): %v, want %v", c.origin, c.host, c.secure, got, c.want)
 		}
 	}

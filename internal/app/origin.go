@@ -5,10 +5,26 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"callbox/internal/config"
 )
 
-// origins are the web applications of others that may use the API: the values of --origin.
-type origins map[string]bool
+// origins are the pages that requests may come from, besides those of the host that the client used.
+type origins struct {
+	allowed map[string]bool // other people's applications: the values of --origin
+	names   map[string]bool // of this server: the values of --name, in lower case
+}
+
+func newOrigins(cfg config.Config) origins {
+	o := origins{allowed: map[string]bool{}, names: map[string]bool{}}
+	for _, origin := range cfg.Origins {
+		o.allowed[string(origin)] = true
+	}
+	for _, name := range cfg.Names {
+		o.names[strings.ToLower(name)] = true
+	}
+	return o
+}
 
 // originKind says whose page a request comes from.
 type originKind int
@@ -30,15 +46,21 @@ func (o origins) kind(r *http.Request) originKind {
 	if len(values) > 1 {
 		return originForeign
 	}
-	if o[origin] {
+	if o.allowed[origin] {
 		return originAllowed
 	}
-	c := clientOf(r)
 	u, err := url.Parse(origin)
-	if err != nil || u.Host == "" || u.Scheme != c.Scheme() || !strings.EqualFold(u.Host, withoutDefaultPort(c)) {
+	if err != nil || u.Host == "" {
 		return originForeign
 	}
-	return originOwn
+	// A proxy in front may have put another Host in the place of the one that the browser used.
+	if u.Scheme == "https" && o.names[u.Hostname()] {
+		return originOwn
+	}
+	if c := clientOf(r); u.Scheme == c.Scheme() && strings.EqualFold(u.Host, withoutDefaultPort(c)) {
+		return originOwn
+	}
+	return originForeign
 }
 
 // withoutDefaultPort is the client's host as an origin writes it (RFC 6454 section 6.2).
@@ -72,9 +94,18 @@ func (o origins) withCORS(next http.Handler) http.Handler {
 	})
 }
 
-// withCrossOriginProtection refuses what changes something and comes from a page of another origin.
-func withCrossOriginProtection(log *slog.Logger, next http.Handler) http.Handler {
+// withProtection refuses what changes something and comes from a page of another origin.
+func (o origins) withProtection(log *slog.Logger, next http.Handler) http.Handler {
 	protection := http.NewCrossOriginProtection()
+	for name := range o.names {
+		host := name
+		if strings.Contains(host, ":") {
+			host = "[" + host + "]"
+		}
+		if err := protection.AddTrustedOrigin("https://" + host); err != nil {
+			log.Warn("a name of this server cannot be an origin", logName, name, logError, err)
+		}
+	}
 	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, log, &apiError{Status: http.StatusForbidden, Code: "cross-origin", Message: "the request comes from a page of another origin"})
 	}))

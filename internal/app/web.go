@@ -97,7 +97,7 @@ func (s *web) handler() http.Handler {
 	mux.HandleFunc("/", s.notFound)
 
 	var h http.Handler = mux
-	h = withCrossOriginProtection(s.log, h)
+	h = s.origins.withProtection(s.log, h)
 	h = http.MaxBytesHandler(h, maxBody)
 	h = withHTTPS(s.log, h)
 	h = withRecovery(s.log, withHeaders(h))

@@ -239,6 +239,9 @@ func TestMetricsAreForThisMachineAndAdministrators(t *testing.T) {
 	if a := r.get(r.browser(), "/metrics"); a.Status != http.StatusOK || !strings.Contains(a.Body, "callbox_bus_link_up 1") || !strings.Contains(a.Body, "callbox_build_info") {
 		t.Errorf("loopback: %d", a.Status)
 	}
+	if a := r.get(r.browser(), "/metrics", "Host", "rebound.example:8080"); a.Status != http.StatusForbidden {
+		t.Errorf("from a foreign page: %d", a.Status)
+	}
 	forwarded := []string{"X-Forwarded-For", "203.0.113.9"}
 	if a := r.get(r.browser(), "/metrics", forwarded...); a.Status != http.StatusForbidden {
 		t.Errorf("through a proxy on this machine: %d", a.Status)

@@ -59,10 +59,7 @@ func (a *App) wireWeb() {
 	w := a.web
 	w.hub, w.relay = a.hub, a.relay
 	w.ice = a.ice
-	w.origins = make(origins)
-	for _, o := range a.cfg.Origins {
-		w.origins[string(o)] = true
-	}
+	w.origins = newOrigins(a.cfg)
 	w.trusted = contains(a.cfg.TrustedProxy)
 	w.draining, w.linkUp = a.draining.Load, a.linkUp.Load
 	w.revoked = a.reap
