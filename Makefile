@@ -72,8 +72,10 @@ scripts:
 fuzz:
 	.ci/fuzz $(FUZZTIME)
 
+# The packages' own benchmarks, then real nodes over a real Redis. BENCH="-json kill" does only what it says of the latter.
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+	$(GO) run ./internal/bench $(BENCH)
 
 package:
 	.ci/package $(PLATFORMS)

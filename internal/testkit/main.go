@@ -19,11 +19,14 @@ type runner struct{ m *testing.M }
 
 func (r runner) Run() int {
 	code := r.m.Run()
-	if err := os.RemoveAll(buildDir()); err != nil {
+	if err := RemoveBuilds(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
 	return code
 }
+
+// RemoveBuilds removes what Binary and PlainBinary have built. Programs that are not tests call it at their end.
+func RemoveBuilds() error { return os.RemoveAll(buildDir()) }
 
 // buildDir is one test process's own folder for what it builds.
 func buildDir() string {

@@ -43,6 +43,9 @@ func (r *RedisServer) Start() {
 	})
 }
 
+// Pid returns the server's process id.
+func (r *RedisServer) Pid() int { return r.process.Pid() }
+
 // Kill ends the server without a word.
 func (r *RedisServer) Kill() { r.process.Kill() }
 

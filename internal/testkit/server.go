@@ -26,6 +26,7 @@ type Options struct {
 	Host      string   // address to listen on; 127.0.0.1 when empty
 	Port      int      // 0: a free one
 	Data      string   // data directory; a new one when empty
+	LogLevel  string   // "debug" when empty
 	Plain     bool     // never with the race detector
 	Namespace *Namespace
 }
@@ -55,6 +56,9 @@ func Serve(t testing.TB, o Options) *Server {
 	if o.Port == 0 {
 		o.Port = Port(t, "127.0.0.1")
 	}
+	if o.LogLevel == "" {
+		o.LogLevel = "debug"
+	}
 	if o.Data == "" {
 		o.Data = filepath.Join(t.TempDir(), "data")
 	}
@@ -73,7 +77,7 @@ func Serve(t testing.TB, o Options) *Server {
 
 func (s *Server) start() {
 	s.t.Helper()
-	arguments := append([]string{"serve", "--data", s.Data, "--listen", s.Addr(), "--log-format", "json", "--log-level", "debug"}, s.options.Args...)
+	arguments := append([]string{"serve", "--data", s.Data, "--listen", s.Addr(), "--log-format", "json", "--log-level", s.options.LogLevel}, s.options.Args...)
 	cmd := exec.Command(s.binary, arguments...)
 	if s.options.Namespace != nil {
 		cmd = s.options.Namespace.Command(s.binary, arguments...)
@@ -98,7 +102,7 @@ func (s *Server) Ready(within time.Duration) {
 	client := s.Client()
 	Eventually(s.t, within, s.Name+" is ready", func() error {
 		if s.Ended() {
-			return fmt.Errorf("it has ended: %v\n%s", s.err, tail(s.Process.Output(), 4000))
+			s.t.Fatalf("%s has ended: %v\n%s", s.Name, s.err, tail(s.Process.Output(), 4000))
 		}
 		response, err := client.Get(s.URL("/readyz"))
 		if err != nil {
@@ -150,18 +154,24 @@ func (s *Server) Client() *http.Client {
 	}
 }
 
-// CLI runs a subcommand on the server's data directory and returns both outputs and the exit status.
+// CLI runs a subcommand on the server's data directory and in its environment, and returns both outputs and the exit status.
 func (s *Server) CLI(stdin string, arguments ...string) (stdout, stderr string, code int) {
 	s.t.Helper()
-	return CLI(s.t, stdin, append(arguments, "--data", s.Data)...)
+	return runCLI(s.t, s.options.Env, stdin, append(arguments, "--data", s.Data)...)
 }
 
 // CLI runs callbox to its end.
 func CLI(t testing.TB, stdin string, arguments ...string) (stdout, stderr string, code int) {
 	t.Helper()
+	return runCLI(t, nil, stdin, arguments...)
+}
+
+func runCLI(t testing.TB, env []string, stdin string, arguments ...string) (stdout, stderr string, code int) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, Binary(t), arguments...)
+	cmd.Env = append(cmd.Environ(), env...)
 	cmd.Stdin = strings.NewReader(stdin)
 	var out, diagnostics bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &diagnostics

@@ -1,0 +1,247 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// measureKill kills a node with many clients and takes the time until each is
+// back in its room on one of the two other nodes. Every room has three clients
+// on the node that dies and one elsewhere. The clients come back as
+// docs/protocol.md asks: after 0.5 s, doubling, times a random factor.
+func measureKill(r *rig, s sizes) []figure {
+	c := startCluster(r, 3)
+	rooms := s.Victims / 3
+	var victims, others []*peer
+	for i := range rooms {
+		room := fmt.Sprintf("room%d", i)
+		victims = append(victims, c.peer(room), c.peer(room), c.peer(room))
+		others = append(others, c.peer(room))
+	}
+	c.connectAll(others, func(i int) string { return c.nodes[1+i%2].Addr() })
+	c.connectAll(victims, func(int) string { return c.nodes[0].Addr() })
+	c.healthy(others)
+	c.healthy(victims)
+
+	watch := watchRedis(c.t, c.redis.Addr)
+	calm := watch.during(c.t, 2*time.Second)
+	begun := time.Now()
+	c.nodes[0].Kill()
+	back := make([]time.Duration, len(victims))
+	faults := make([]error, len(victims))
+	attempts := make([]int, len(victims))
+	var wg sync.WaitGroup
+	for i, p := range victims {
+		wg.Go(func() {
+			<-p.done // the connection has ended
+			attempts[i], faults[i] = c.comeBack(p, i)
+			back[i] = time.Since(begun)
+		})
+	}
+	wg.Wait()
+	took := time.Since(begun)
+	busy := watch.stop(c.t)
+	failed, tries := 0, 0
+	for i := range victims {
+		tries += attempts[i]
+		if faults[i] != nil {
+			failed++
+			if failed < 4 {
+				c.t.Logf("a client is not back: %v", faults[i])
+			}
+		}
+	}
+	c.healthy(others)
+	if failed > 0 {
+		c.t.Fatalf("%d of %d clients are not back", failed, len(victims))
+	}
+	return []figure{
+		figure{Name: fmt.Sprintf("all %d clients back in their rooms", len(victims)), Value: took.Seconds(), Unit: "s"}.atMost(10),
+		{Name: "half of them", Value: median(back).Seconds(), Unit: "s"},
+		{Name: "attempts a client", Value: float64(tries) / float64(len(victims)), Unit: ""},
+		{Name: "requests to Redis a second, before", Value: calm.mean, Unit: "/s"},
+		{Name: "requests to Redis a second, meanwhile, mean", Value: busy.mean, Unit: "/s"},
+		{Name: "requests to Redis a second, busiest 250 ms", Value: busy.peak, Unit: "/s"},
+		{Name: "requests to Redis for each client", Value: (busy.total - calm.mean*took.Seconds()) / float64(len(victims)), Unit: ""},
+		{Name: "commands a second, those within scripts too, busiest 250 ms", Value: busy.commands, Unit: "/s"},
+	}
+}
+
+// comeBack connects again and again.
+func (c *cluster) comeBack(p *peer, i int) (attempts int, err error) {
+	ctx, cancel := context.WithTimeout(c.t.Context(), 60*time.Second)
+	defer cancel()
+	p.done = nil
+	p.failed.Store(nil)
+	backoff := 500 * time.Millisecond
+	for attempts = 1; ; attempts++ {
+		wait := time.NewTimer(time.Duration((0.5 + rand.Float64()) * float64(backoff)))
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+			return attempts, fmt.Errorf("%w; before: %w", ctx.Err(), err)
+		}
+		if err = p.connect(ctx, c.nodes[1+(i+attempts)%2].Addr()); err == nil {
+			p.serve()
+			return attempts, nil
+		}
+		backoff = min(2*backoff, 10*time.Second)
+	}
+}
+
+// redisLoad is how many requests Redis has had.
+type redisLoad struct {
+	mean, peak float64 // requests a second
+	commands   float64 // a second at the most, with those that scripts run
+	total      float64 // requests
+}
+
+// watcher asks Redis for its command counters every 250 ms.
+type watcher struct {
+	conn net.Conn
+	r    *bufio.Reader
+	quit chan struct{}
+	done chan struct{}
+
+	mu      sync.Mutex
+	samples []sample
+	err     error
+}
+
+type sample struct {
+	at                 time.Time
+	requests, commands float64
+}
+
+func watchRedis(t testing.TB, addr string) *watcher {
+	t.Helper()
+	conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &watcher{conn: conn, r: bufio.NewReaderSize(conn, 64<<10), quit: make(chan struct{}), done: make(chan struct{})}
+	go w.run()
+	t.Cleanup(func() { w.end() })
+	return w
+}
+
+func (w *watcher) end() {
+	w.mu.Lock()
+	select {
+	case <-w.quit:
+	default:
+		close(w.quit)
+	}
+	w.mu.Unlock()
+	<-w.done
+	_ = w.conn.Close()
+}
+
+func (w *watcher) run() {
+	defer close(w.done)
+	tick := time.NewTicker(250 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		s, err := w.ask()
+		w.mu.Lock()
+		if err != nil {
+			w.err = err
+			w.mu.Unlock()
+			return
+		}
+		w.samples = append(w.samples, s)
+		w.mu.Unlock()
+		select {
+		case <-w.quit:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// ask reads INFO commandstats. Requests are calls of scripts and publications; what scripts call is counted with the commands only.
+func (w *watcher) ask() (sample, error) {
+	_ = w.conn.SetDeadline(time.Now().Add(5 * time.Second))
+	if _, err := w.conn.Write([]byte("*2\r\n$4\r\nINFO\r\n$12\r\ncommandstats\r\n")); err != nil {
+		return sample{}, err
+	}
+	head, err := w.r.ReadString('\n')
+	if err != nil {
+		return sample{}, err
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(strings.TrimPrefix(head, "$")))
+	if err != nil {
+		return sample{}, fmt.Errorf("answer to INFO: %q", head)
+	}
+	s := sample{at: time.Now()}
+	for read := 0; read < n+2; {
+		line, err := w.r.ReadString('\n')
+		if err != nil {
+			return sample{}, err
+		}
+		read += len(line)
+		name, rest, ok := strings.Cut(strings.TrimSpace(line), ":calls=")
+		if !ok {
+			continue
+		}
+		digits, _, _ := strings.Cut(rest, ",")
+		calls, err := strconv.ParseFloat(digits, 64)
+		if err != nil {
+			return sample{}, err
+		}
+		s.commands += calls
+		switch strings.TrimPrefix(name, "cmdstat_") {
+		case "evalsha", "eval", "publish": // nearly all that nodes ask for
+			s.requests += calls
+		}
+	}
+	return s, nil
+}
+
+// during forgets what was and returns the load of the time given.
+func (w *watcher) during(t testing.TB, d time.Duration) redisLoad {
+	w.mu.Lock()
+	w.samples = nil
+	w.mu.Unlock()
+	time.Sleep(d)
+	l := w.load(t)
+	w.mu.Lock()
+	w.samples = w.samples[len(w.samples)-1:]
+	w.mu.Unlock()
+	return l
+}
+
+// stop returns the load since during.
+func (w *watcher) stop(t testing.TB) redisLoad {
+	w.end()
+	return w.load(t)
+}
+
+func (w *watcher) load(t testing.TB) redisLoad {
+	t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil || len(w.samples) < 2 {
+		t.Fatalf("counters of Redis: %d samples: %v", len(w.samples), w.err)
+	}
+	var l redisLoad
+	first, last := w.samples[0], w.samples[len(w.samples)-1]
+	l.total = last.requests - first.requests
+	l.mean = l.total / last.at.Sub(first.at).Seconds()
+	for i, s := range w.samples[1:] {
+		before := w.samples[i]
+		seconds := s.at.Sub(before.at).Seconds()
+		l.peak = max(l.peak, (s.requests-before.requests)/seconds)
+		l.commands = max(l.commands, (s.commands-before.commands)/seconds)
+	}
+	return l
+}
