@@ -200,7 +200,8 @@ func (u *Users) Remove(ctx context.Context, name string) error {
 // Verify answers whether the password is the user's: ErrCredentials, and no
 // sooner for a user who does not exist; ErrBusy.
 func (u *Users) Verify(ctx context.Context, name, password string) (User, error) {
-	if len(password) > maxPassword {
+	// What nobody can have costs no hashing. The rules are public, so the quick answer tells nothing.
+	if password == "" || len(password) > maxPassword || !ValidUserName(name) {
 		return User{}, ErrCredentials
 	}
 	before, known := u.cache.get(foldName(name))
