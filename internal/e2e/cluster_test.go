@@ -38,8 +38,10 @@ func newCluster(t *testing.T, arguments ...string) *cluster {
 		c.bus = append(c.bus, proxy)
 		c.nodes = append(c.nodes, testkit.Serve(t, testkit.Options{
 			Name: fmt.Sprintf("node%d", i+1),
+			// In the environment, so that subcommands find it too.
+			Env: []string{"CALLBOX_TURN_SECRET_FILE=" + secret},
 			Args: append([]string{
-				"--bus", "redis://" + proxy.Addr, "--node-name", fmt.Sprintf("node%d", i+1), "--turn-secret-file", secret,
+				"--bus", "redis://" + proxy.Addr, "--node-name", fmt.Sprintf("node%d", i+1),
 				"--trusted-proxy", "127.0.0.1/32", "--drain-timeout", "5s",
 			}, arguments...),
 		}))

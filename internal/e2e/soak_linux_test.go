@@ -66,7 +66,7 @@ func oneAllocation(s *testkit.Server, c testkit.Credential, stream, politely boo
 }
 
 func TestAllocationsComeAndGoWithoutTrace(t *testing.T) {
-	s := testkit.Serve(t, testkit.Options{Plain: true, Args: []string{"--log-level", "info", "--user-quota", "0"}})
+	s := testkit.Serve(t, testkit.Options{Plain: true, Args: []string{"--user-quota", "0"}})
 	c := s.Credential("soak")
 	for range 50 {
 		for _, stream := range []bool{false, true} {
