@@ -22,13 +22,7 @@ func (e events) NodesChanged(nodes []bus.NodeInfo)          { e.a.hub.NodesChang
 func (e events) Changed(bucket, key string)                 { e.a.changes.add(bucket, key) }
 
 func (e events) Link(up bool) {
-	if was := e.a.linkUp.Swap(up); was != up {
-		if up {
-			e.a.log.Info("bus is back")
-		} else {
-			e.a.log.Warn("bus is lost; local calls go on, other nodes cannot be reached")
-		}
-	}
+	e.a.linkUp.Store(up) // the bus has logged it
 	if up {
 		e.a.changes.addAll() // news may have been missed
 	}
