@@ -202,8 +202,12 @@ func (s *Store) Merge(ctx context.Context, bucket string, records map[string]Rec
 	defer s.give()
 	old := s.All(bucket)
 	newer := make(map[string]Record)
+	now := time.Now()
 	for k, r := range records {
-		if r.Version > old[k].Version {
+		was, there := old[k]
+		over := !r.Expires.IsZero() && !now.Before(r.Expires)
+		// What is over matters only where it ends an older version.
+		if r.Version > was.Version && (there || !over) {
 			newer[k] = r
 		}
 	}

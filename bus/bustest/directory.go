@@ -160,7 +160,7 @@ func epochsGrowAfterLoss(t *testing.T, c Cluster) {
 	g := a.claim("p", "proof", 0)
 	r := a.join("room", "p", g.Epoch, 0)
 	f.Flush(t)
-	poll(t, patience, "the claim after the loss", func() bool {
+	Eventually(t, patience, "the claim after the loss", func() bool {
 		h, err := a.Claim(ctx(t), bus.Claim{Peer: "p", Proof: []byte("proof"), Held: g.Epoch})
 		if err == nil && h.Epoch <= g.Epoch {
 			t.Fatalf("epoch %d after %d", h.Epoch, g.Epoch)
@@ -181,7 +181,7 @@ func killedNodesPeers(t *testing.T, c Cluster) {
 	g := b.claim("p", "proof", 0)
 	a.locate("p", b.id, g.Epoch)
 	c.Kill(t, b.Bus)
-	poll(t, Lease, "the dead node's peer to be gone", func() bool {
+	Eventually(t, Lease, "the dead node's peer to be gone", func() bool {
 		_, _, err := a.Locate(ctx(t), "p", 0)
 		return errors.Is(err, bus.ErrNotFound)
 	})
@@ -283,7 +283,7 @@ func parkOutlivesNode(t *testing.T, c Cluster) {
 	if err := a.Close(); err != nil {
 		t.Fatal(err)
 	}
-	poll(t, patience, "the node to be gone", func() bool { return !b.sees(a.id) })
+	Eventually(t, patience, "the node to be gone", func() bool { return !b.sees(a.id) })
 	if err := b.claimError("p", "guess", 0); !errors.Is(err, bus.ErrTaken) {
 		t.Errorf("claim with another proof: %v, want ErrTaken", err)
 	}
@@ -297,7 +297,7 @@ func parkEnds(t *testing.T, c Cluster) {
 	meet(a, b)
 	g := a.claim("p", "proof", 0)
 	a.park("p", g.Epoch, "state", 50*time.Millisecond)
-	poll(t, patience, "the parked state to end", func() bool {
+	Eventually(t, patience, "the parked state to end", func() bool {
 		h, err := b.Claim(ctx(t), bus.Claim{Peer: "p", Proof: []byte("another")})
 		if err == nil && h.Parked != nil {
 			t.Fatal("another proof got the parked state")

@@ -31,7 +31,7 @@ func accounted(t *testing.T, from, to *node, prefix string, count int) {
 		}
 		return n
 	}
-	poll(t, patience, fmt.Sprintf("the fate of %d messages", count), func() bool { return fates() >= count })
+	Eventually(t, patience, fmt.Sprintf("the fate of %d messages", count), func() bool { return fates() >= count })
 	fate := map[string]int{}
 	last := -1
 	for _, m := range to.received(from.id) {
@@ -88,7 +88,7 @@ func longCut(t *testing.T, c Cluster) {
 	cut.Cut(t, b.Bus)
 	b.waitFor(Lease, "the cut to be told", func() bool { return slices.Equal(b.links, []bool{false}) })
 	sent := 0
-	poll(t, 2*Lease, "the node that is cut off to be gone", func() bool {
+	Eventually(t, 2*Lease, "the node that is cut off to be gone", func() bool {
 		err := a.Send(b.id, fmt.Append(nil, "during", sent))
 		if err == nil {
 			sent++

@@ -245,7 +245,7 @@ func nothingAfterClose(t *testing.T, c Cluster) {
 	b.mu.Lock()
 	count := len(b.messages) + b.nodesSeen
 	b.mu.Unlock()
-	poll(t, patience, "the other node to notice", func() bool { return !a.sees(b.id) })
+	Eventually(t, patience, "the other node to notice", func() bool { return !a.sees(b.id) })
 	close(stop)
 	wg.Wait()
 	b.mu.Lock()

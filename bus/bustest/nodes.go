@@ -32,7 +32,7 @@ func nodesSeeEachOther(t *testing.T, c Cluster) {
 	if err := b.Announce(ctx(t), info); err != nil {
 		t.Fatal(err)
 	}
-	poll(t, 3*time.Second, "the announcement to arrive", func() bool {
+	Eventually(t, 3*time.Second, "the announcement to arrive", func() bool {
 		i, _ := a.info(b.id)
 		return i.Allocations == 7
 	})

@@ -138,7 +138,7 @@ func (n *node) waitFor(d time.Duration, what string, ok func() bool) {
 func meet(nodes ...*node) {
 	for _, n := range nodes {
 		n.t.Helper()
-		poll(n.t, patience, fmt.Sprintf("%s to see %d nodes", n.id, len(nodes)), func() bool {
+		Eventually(n.t, patience, fmt.Sprintf("%s to see %d nodes", n.id, len(nodes)), func() bool {
 			for _, o := range nodes {
 				if !n.sees(o.id) {
 					return false
@@ -153,8 +153,8 @@ func (n *node) sees(id bus.NodeID) bool {
 	return slices.ContainsFunc(n.Nodes(), func(i bus.NodeInfo) bool { return i.ID == id })
 }
 
-// poll waits for what tells nobody when it happens.
-func poll(t testing.TB, d time.Duration, what string, ok func() bool) {
+// Eventually waits for what tells nobody when it happens.
+func Eventually(t testing.TB, d time.Duration, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.NewTimer(d)
 	defer deadline.Stop()
@@ -172,7 +172,7 @@ func poll(t testing.TB, d time.Duration, what string, ok func() bool) {
 // send sends, and tries again while the other side is busy.
 func (n *node) send(to bus.NodeID, data string) {
 	n.t.Helper()
-	poll(n.t, patience, "room in the buffer to "+string(to), func() bool {
+	Eventually(n.t, patience, "room in the buffer to "+string(to), func() bool {
 		err := n.Send(to, []byte(data))
 		if err != nil && !isBusy(err) {
 			n.t.Fatalf("send to %s: %v", to, err)

@@ -108,7 +108,7 @@ func recordsDelete(t *testing.T, c Cluster) {
 		t.Errorf("an empty record is no record: %v, %v", all, err)
 	}
 	b.remove("b", "k")
-	poll(t, patience, "the deletion to arrive", func() bool { return a.get("b", "k") == "" })
+	Eventually(t, patience, "the deletion to arrive", func() bool { return a.get("b", "k") == "" })
 	err = a.Update(ctx(t), "b", "k", func(old []byte) ([]byte, time.Duration, error) {
 		if old != nil {
 			t.Errorf("a deleted record is still %q", old)
@@ -131,7 +131,7 @@ func recordsTTL(t *testing.T, c Cluster) {
 		t.Errorf("the long-lived record is %q", got)
 	}
 	for _, n := range []*node{a, b} {
-		poll(t, patience, "the record to end", func() bool { return n.get("b", "short") == "" })
+		Eventually(t, patience, "the record to end", func() bool { return n.get("b", "short") == "" })
 	}
 	err := b.Update(ctx(t), "b", "short", func(old []byte) ([]byte, time.Duration, error) {
 		if old != nil {
@@ -202,7 +202,7 @@ func recordsOnDisk(t *testing.T, c Cluster) {
 		}
 		return all
 	}
-	poll(t, patience, "the records on the other node's disk", func() bool {
+	Eventually(t, patience, "the records on the other node's disk", func() bool {
 		all := disk()
 		return len(all) == 4 && string(all["k0"]) == "v0" && string(all["k3"]) == "v3"
 	})
@@ -224,7 +224,7 @@ func recordsPutBack(t *testing.T, c Cluster) {
 	meet(a, b)
 	a.put("b", "kept", "old", 0)
 	a.put("b", "gone", "v", 0)
-	poll(t, patience, "the other disk", func() bool { return len(newStore(t, dirB).All("b")) == 2 })
+	Eventually(t, patience, "the other disk", func() bool { return len(newStore(t, dirB).All("b")) == 2 })
 	// b is away while a changes things: its disk is behind.
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
@@ -234,7 +234,7 @@ func recordsPutBack(t *testing.T, c Cluster) {
 	f.Flush(t)
 	b2 := openStore(t, c, "b", newStore(t, dirB))
 	for _, n := range []*node{a, b2} {
-		poll(t, patience, "the newest records to be back", func() bool {
+		Eventually(t, patience, "the newest records to be back", func() bool {
 			all, err := n.Load(ctx(t), "b")
 			return err == nil && string(all["kept"]) == "new" && all["gone"] == nil
 		})

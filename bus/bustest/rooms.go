@@ -174,7 +174,7 @@ func killedNodesMembers(t *testing.T, c Cluster) {
 	before := b.join("r", "q", 6, 2)
 	c.Kill(t, b.Bus)
 	var r bus.Room
-	poll(t, Lease, "the dead node's member to be gone", func() bool {
+	Eventually(t, Lease, "the dead node's member to be gone", func() bool {
 		r = a.room("r")
 		return len(r.Members) == 1
 	})
@@ -215,7 +215,7 @@ func roomRelay(t *testing.T, c Cluster) {
 		watcher = d
 	}
 	var second *node
-	poll(t, patience, "the relay to leave the draining node", func() bool {
+	Eventually(t, patience, "the relay to leave the draining node", func() bool {
 		r := watcher.room("r")
 		second = live(r.Relay)
 		return second != first
@@ -229,7 +229,7 @@ func roomRelay(t *testing.T, c Cluster) {
 	}
 	watcher.join("r", "s", 1, 0) // the room outlives the others' members
 	c.Kill(t, second.Bus)
-	poll(t, Lease, "the relay to leave the dead node", func() bool {
+	Eventually(t, Lease, "the relay to leave the dead node", func() bool {
 		id := watcher.room("r").Relay
 		return id != second.id && id != ""
 	})

@@ -12,6 +12,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"callbox/bus"
+	"callbox/bus/bustest"
 )
 
 // counter is a handler that only says that something came.
@@ -63,7 +64,7 @@ func benchNodes(t testing.TB, address string, n int) ([]*Bus, []*counter) {
 		nodes, counters = append(nodes, b), append(counters, c)
 	}
 	for _, b := range nodes {
-		eventually(t, 10*time.Second, "all nodes", func() bool { return len(b.Nodes()) == n })
+		bustest.Eventually(t, 10*time.Second, "all nodes", func() bool { return len(b.Nodes()) == n })
 	}
 	return nodes, counters
 }

@@ -49,7 +49,7 @@ func startRedisCluster(t testing.TB) string {
 		}
 	}
 	for _, c := range clients {
-		eventually(t, 30*time.Second, "the Redis Cluster to form", func() bool {
+		bustest.Eventually(t, 30*time.Second, "the Redis Cluster to form", func() bool {
 			info := do(c, "CLUSTER", "INFO")
 			return strings.Contains(info, "cluster_state:ok") && strings.Contains(info, "cluster_known_nodes:3")
 		})
@@ -74,6 +74,7 @@ func busPort(s *server) string {
 }
 
 func TestConformanceRedisCluster(t *testing.T) {
+	t.Parallel()
 	url := startRedisCluster(t)
 	bustest.Run(t, func(t *testing.T) bustest.Cluster {
 		c := newCluster(t, url, nil)

@@ -22,18 +22,19 @@ func pass(t *testing.T, d time.Duration) {
 }
 
 func TestKilledProcessIsGoneAtOnce(t *testing.T) {
+	t.Parallel()
 	s := startServer(t)
 	url := "redis://" + s.address()
 	a, la := openLedger(t, url, "a")
 	c := startChild(t, url)
 	st := startStream(a, c.self)
-	eventually(t, 10*time.Second, "messages", func() bool { return len(c.said("got ")) > 200 })
+	bustest.Eventually(t, 10*time.Second, "messages", func() bool { return len(c.said("got ")) > 200 })
 	if err := c.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	<-c.ended
 	killed := time.Now()
-	eventually(t, 2*time.Second, "sends to fail", func() bool { return errors.Is(a.Send(c.self, []byte("m999999")), bus.ErrNodeGone) })
+	bustest.Eventually(t, 2*time.Second, "sends to fail", func() bool { return errors.Is(a.Send(c.self, []byte("m999999")), bus.ErrNodeGone) })
 	t.Logf("sends fail %v after the kill", time.Since(killed))
 	fates(t, st.end(), func() []string { return c.said("got ") }, la.returned)
 	if took := time.Since(killed); took > bustest.Lease {
@@ -42,28 +43,29 @@ func TestKilledProcessIsGoneAtOnce(t *testing.T) {
 }
 
 func TestStoppedProcessDeliversNothingThatCameBack(t *testing.T) {
+	t.Parallel()
 	s := startServer(t)
 	url := "redis://" + s.address()
 	a, la := openLedger(t, url, "a")
 	c := startChild(t, url)
 	st := startStream(a, c.self)
-	eventually(t, 10*time.Second, "messages", func() bool { return len(c.said("got ")) > 200 })
+	bustest.Eventually(t, 10*time.Second, "messages", func() bool { return len(c.said("got ")) > 200 })
 	if err := c.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "the stopped node to count as gone", func() bool { return len(a.Nodes()) == 1 })
+	bustest.Eventually(t, 10*time.Second, "the stopped node to count as gone", func() bool { return len(a.Nodes()) == 1 })
 	pass(t, time.Second)
 	delivered := c.said("got ")
 	if err := c.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "the node to be told", func() bool { return len(c.said("link true")) == 1 })
+	bustest.Eventually(t, 10*time.Second, "the node to be told", func() bool { return len(c.said("link true")) == 1 })
 	if len(c.said("link false")) != 1 {
 		t.Errorf("link events: %q", c.said("link "))
 	}
-	eventually(t, 10*time.Second, "the node to be back", func() bool { return len(a.Nodes()) == 2 })
+	bustest.Eventually(t, 10*time.Second, "the node to be back", func() bool { return len(a.Nodes()) == 2 })
 	before := len(c.said("got "))
-	eventually(t, 10*time.Second, "messages again", func() bool { return len(c.said("got ")) > before+200 })
+	bustest.Eventually(t, 10*time.Second, "messages again", func() bool { return len(c.said("got ")) > before+200 })
 	accepted := st.end()
 	for _, m := range fates(t, accepted, func() []string { return c.said("got ") }, la.returned) {
 		if !slices.Contains(delivered, m) {
@@ -121,6 +123,7 @@ func TestRedisTrouble(t *testing.T) {
 		}, false, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			s := startServer(t)
 			url := "redis://" + s.address()
 			x := newCluster(t, url, nil)
@@ -137,15 +140,15 @@ func TestRedisTrouble(t *testing.T) {
 				t.Fatal(err)
 			}
 			there, back := startStream(a, b.Self()), startStream(b, a.Self())
-			eventually(t, 10*time.Second, "messages", func() bool { return len(la.gotten()) > 100 && len(lb.gotten()) > 100 })
+			bustest.Eventually(t, 10*time.Second, "messages", func() bool { return len(la.gotten()) > 100 && len(lb.gotten()) > 100 })
 
 			c.disturb(t, s, x)
 
 			if !c.quiet {
-				eventually(t, 20*time.Second, "both nodes to be told", func() bool { return la.linkUpAgain() && lb.linkUpAgain() })
+				bustest.Eventually(t, 20*time.Second, "both nodes to be told", func() bool { return la.linkUpAgain() && lb.linkUpAgain() })
 			}
 			count := there.count()
-			eventually(t, 20*time.Second, "messages to flow again", func() bool {
+			bustest.Eventually(t, 20*time.Second, "messages to flow again", func() bool {
 				return there.count() > count+200 && strings.Compare(last(lb.gotten()), fmt.Sprintf("m%06d", count)) > 0
 			})
 			fates(t, there.end(), lb.gotten, la.returned)
@@ -164,7 +167,7 @@ func TestRedisTrouble(t *testing.T) {
 			if err != nil || again.Epoch <= grant.Epoch {
 				t.Errorf("re-claim after epoch %d: %+v, %v", grant.Epoch, again, err)
 			}
-			eventually(t, 10*time.Second, "the record in Redis", func() bool {
+			bustest.Eventually(t, 10*time.Second, "the record in Redis", func() bool {
 				n, err := x.control.Do(ctx, x.control.B().Hlen().Key("callbox:{records}:bucket:users").Build()).AsInt64()
 				return err == nil && n == 1
 			})

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"callbox/bus"
+	"callbox/bus/bustest"
 )
 
 // exchange sends a message each way.
@@ -30,7 +31,7 @@ func exchange(t *testing.T, a, b *Bus, la, lb *ledger) {
 	if err := b.Send(a.Self(), []byte("back")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "a message each way", func() bool { return len(la.gotten()) > na && len(lb.gotten()) > nb })
+	bustest.Eventually(t, 10*time.Second, "a message each way", func() bool { return len(la.gotten()) > na && len(lb.gotten()) > nb })
 }
 
 // certificate writes a self-signed one for 127.0.0.1 and its key.
@@ -67,6 +68,7 @@ func certificate(t *testing.T) (certFile, keyFile string) {
 }
 
 func TestRedisOverTLSWithUserAndDatabase(t *testing.T) {
+	t.Parallel()
 	cert, key := certificate(t)
 	port := freePort(t)
 	acl := filepath.Join(t.TempDir(), "users.acl")
@@ -109,6 +111,7 @@ func TestPlainURLForAClusterNamesTheRightOne(t *testing.T) {
 }
 
 func TestSentinelFailover(t *testing.T) {
+	t.Parallel()
 	master := startServer(t)
 	startServer(t, "--replicaof", "127.0.0.1", fmt.Sprint(master.port), "--repl-diskless-sync-delay", "0")
 	conf := filepath.Join(t.TempDir(), "sentinel.conf")
@@ -119,7 +122,7 @@ func TestSentinelFailover(t *testing.T) {
 	sentinel := startSentinel(t, conf)
 	control := newCluster(t, "redis://"+sentinel.address(), nil).control
 	ctx := context.Background()
-	eventually(t, 30*time.Second, "the sentinel to know the replica", func() bool {
+	bustest.Eventually(t, 30*time.Second, "the sentinel to know the replica", func() bool {
 		m, err := control.Do(ctx, control.B().Arbitrary("SENTINEL", "MASTER", "main").Build()).AsStrMap()
 		return err == nil && m["num-slaves"] == "1" && m["flags"] == "master"
 	})
@@ -132,7 +135,7 @@ func TestSentinelFailover(t *testing.T) {
 		t.Fatal(err)
 	}
 	master.kill()
-	eventually(t, 40*time.Second, "both nodes to be back on the new master", func() bool {
+	bustest.Eventually(t, 40*time.Second, "both nodes to be back on the new master", func() bool {
 		return la.linkUpAgain() && lb.linkUpAgain() && len(a.Nodes()) == 2 && len(b.Nodes()) == 2
 	})
 	exchange(t, a, b, la, lb)
@@ -161,7 +164,7 @@ func TestNodeHasTwoConnections(t *testing.T) {
 		t.Errorf("two nodes have %d connections, want 4", n)
 	}
 	kill(t, x, "pubsub")
-	eventually(t, 10*time.Second, "messages after a broken subscription", func() bool {
+	bustest.Eventually(t, 10*time.Second, "messages after a broken subscription", func() bool {
 		n := len(lb.gotten())
 		return a.Send(b.Self(), []byte("again")) == nil && n > 2
 	})

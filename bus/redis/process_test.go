@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"callbox/bus"
+	"callbox/bus/bustest"
 )
 
 const nodeProcessURL = "CALLBOX_TEST_NODE_URL"
@@ -86,7 +87,7 @@ func startChild(t *testing.T, url string) *child {
 		<-c.ended
 		_ = c.cmd.Wait() // killed: no status to look at
 	})
-	eventually(t, 20*time.Second, "the child to start", func() bool {
+	bustest.Eventually(t, 20*time.Second, "the child to start", func() bool {
 		for _, l := range c.said("self ") {
 			c.self = bus.NodeID(l)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +20,7 @@ import (
 const (
 	maxNotices = 4096             // changes waiting to be fetched; past it everything is compared
 	sweepEvery = 30 * time.Second // keys are kept alive, what is over is dropped
+	dropAfter  = time.Hour        // a node away for longer could bring the version before back
 	touchEvery = entryTTL / 3
 )
 
@@ -339,21 +341,38 @@ func (b *Bus) adopt(ctx context.Context, bucket, key string) error {
 	return nil
 }
 
-// sweepRecords drops records from Redis whose time is over for long.
+// sweepRecords drops records from Redis whose time has long been over; of all
+// nodes, about one does it each time.
 func (b *Bus) sweepRecords() {
+	if rand.IntN(len(b.live())+1) > 0 {
+		return
+	}
 	ctx, cancel := context.WithTimeout(b.ctx, callTime)
 	defer cancel()
-	before := b.redisNow().Add(-time.Minute)
+	if err := b.dropRecords(ctx, b.redisNow().Add(-dropAfter)); err != nil {
+		b.log.Debug("records past their time not dropped from Redis, trying again", "err", err)
+	}
+}
+
+// dropRecords drops the records that were over before that time.
+func (b *Bus) dropRecords(ctx context.Context, before time.Time) error {
 	for _, bucket := range b.store.Buckets() {
-		for key, r := range b.store.All(bucket) {
-			if r.Expires.IsZero() || r.Expires.After(before) {
+		raw, err := b.pub.Do(ctx, b.pub.B().Hgetall().Key(b.keys.bucket(bucket)).Build()).AsStrMap()
+		if err != nil {
+			return noLink(ctx, err)
+		}
+		for key, s := range raw {
+			version, rest, _ := strings.Cut(s, "|")
+			expires, _, _ := strings.Cut(rest, "|")
+			ms, err := strconv.ParseInt(expires, 10, 64)
+			if err != nil || ms == 0 || !time.UnixMilli(ms).Before(before) {
 				continue
 			}
-			err := b.scripts.drop.Exec(ctx, b.pub, []string{b.keys.bucket(bucket)},
-				[]string{key, strconv.FormatUint(r.Version, 10)}).Error()
-			if err != nil {
-				return
+			// Only this version: the key may have been used again meanwhile.
+			if err := b.scripts.drop.Exec(ctx, b.pub, []string{b.keys.bucket(bucket)}, []string{key, version}).Error(); err != nil {
+				return noLink(ctx, err)
 			}
 		}
 	}
+	return nil
 }

@@ -343,7 +343,7 @@ func (c *cluster) Kill(t testing.TB, b bus.Bus) {
 	n := b.(*Bus)
 	n.end(false)
 	channel := n.keys.nodeChannel(n.self, n.term.Load())
-	eventually(t, 5*time.Second, "Redis to notice that the node's connections are gone", func() bool {
+	bustest.Eventually(t, 5*time.Second, "Redis to notice that the node's connections are gone", func() bool {
 		cmd := c.control.B().PubsubNumsub().Channel(channel).Build()
 		if n.cluster {
 			return c.shardSubscribers(t, channel) == 0
@@ -383,22 +383,8 @@ func kill(t testing.TB, x *cluster, kind string) {
 	}
 }
 
-func eventually(t testing.TB, d time.Duration, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(d)
-	defer deadline.Stop()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			t.Fatalf("waited %v in vain for %s", d, what)
-		}
-	}
-}
-
 func TestConformanceMiniredis(t *testing.T) {
+	t.Parallel()
 	bustest.Run(t, func(t *testing.T) bustest.Cluster {
 		m := miniredis.RunT(t)
 		return newCluster(t, "redis://"+m.Addr(), func(testing.TB) { m.FlushAll() })
@@ -406,6 +392,7 @@ func TestConformanceMiniredis(t *testing.T) {
 }
 
 func TestConformanceRedis(t *testing.T) {
+	t.Parallel()
 	s := startServer(t)
 	bustest.Run(t, func(t *testing.T) bustest.Cluster {
 		c := newCluster(t, "redis://"+s.address(), nil)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"callbox/bus"
+	"callbox/bus/bustest"
 )
 
 func TestParseURL(t *testing.T) {
@@ -177,5 +178,47 @@ func TestEveryKeyExpires(t *testing.T) {
 		if err != nil || ttl <= 0 || !strings.HasPrefix(key, "callbox:") {
 			t.Errorf("%s lives %d ms, %v", key, ttl, err)
 		}
+	}
+}
+
+func TestRecordsPastTheirTimeLeaveRedisAndAreNotWrittenAgain(t *testing.T) {
+	s := startServer(t)
+	ctx := context.Background()
+	a, _ := openLedger(t, "redis://"+s.address(), "a")
+	put := func(key string, ttl time.Duration) {
+		t.Helper()
+		if err := a.Update(ctx, "users", key, func([]byte) ([]byte, time.Duration, error) { return []byte("v"), ttl, nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("short", 20*time.Millisecond)
+	put("long", time.Hour)
+	put("ever", 0)
+	there := func() int64 {
+		n, err := a.pub.Do(ctx, a.pub.B().Hlen().Key(a.keys.bucket("users")).Build()).AsInt64()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	bustest.Eventually(t, 5*time.Second, "the record to end", func() bool {
+		all, err := a.Load(ctx, "users")
+		return err == nil && len(all) == 2
+	})
+	put("ever", 0) // a write leaves out what is over
+	if _, err := a.Load(ctx, "users"); err != nil {
+		t.Fatal(err)
+	}
+	if r, there := a.store.Get("users", "short"); there {
+		t.Errorf("a record past its time was taken from Redis again: %+v", r)
+	}
+	if n := there(); n != 3 {
+		t.Fatalf("%d records in Redis, want 3", n)
+	}
+	if err := a.dropRecords(ctx, a.redisNow()); err != nil {
+		t.Fatal(err)
+	}
+	if n := there(); n != 2 {
+		t.Errorf("%d records in Redis after the sweep, want 2", n)
 	}
 }
