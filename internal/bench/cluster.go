@@ -2,10 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -115,13 +115,13 @@ func connectAll(ctx context.Context, peers []*peer, addr func(i int) string) err
 	}
 	close(next)
 	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
+	if i := slices.IndexFunc(errs, func(err error) bool { return err != nil }); i >= 0 {
 		for _, p := range peers {
 			if p.done != nil {
 				p.stop()
 			}
 		}
-		return err
+		return errs[i]
 	}
 	return nil
 }
