@@ -211,7 +211,8 @@ func memoryInUse() uint64 {
 }
 
 func BenchmarkDecode(b *testing.B) {
-	f := []byte(`{"type":"signal","to":"q8Jx0v3mWkTeYb2s","data":{"candidate":"candidate:842163049 1 udp 1677729535 198.51.100.7 52431 typ srflx raddr 0.0.0.0 rport 0 generation 0 ufrag abcd","sdpMid":"0","sdpMLineIndex":0},"seq":12}`)
+	sdp := strings.Repeat(`a=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 goog-remb\r\n`, 30) // as offers are
+	f := []byte(`{"type":"signal","to":"q8Jx0v3mWkTeYb2s","data":{"description":{"type":"offer","sdp":"` + sdp + `"}},"seq":12}`)
 	b.ReportAllocs()
 	b.SetBytes(int64(len(f)))
 	for range b.N {

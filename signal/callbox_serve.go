@@ -107,13 +107,9 @@ func (c *conn) handle(typ websocket.MessageType, b []byte) {
 		c.hello(&m, f)
 		return
 	}
-	if v == refuse {
-		c.answerFault(s, &m, &fault{codeRateLimited, "", "over the message rate; not handled"})
-		time.Sleep(ratePause) // back pressure: the client's own TCP queue fills
-		return
-	}
-	if f != nil && !m.kind.numbered() {
-		m.seq = 0
+	if v == refuse && m.kind != kindAck { // what makes queues shorter is welcome
+		f = &fault{codeRateLimited, "", "over the message rate; not handled"}
+		defer time.Sleep(ratePause) // back pressure: the client's own TCP queue fills
 	}
 	seq := m.seq
 	if !m.kind.numbered() {

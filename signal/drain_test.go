@@ -9,7 +9,7 @@ import (
 )
 
 func TestDrainSendsClientsToOtherNodesWithNothingLost(t *testing.T) {
-	c := newCluster(t, 3, Limits{})
+	c := newCluster(t, 3, unhurried)
 	var open atomic.Pointer[[]*node]
 	set := func(nodes ...*node) { open.Store(&nodes) }
 	set(c.nodes...)
@@ -38,7 +38,7 @@ func TestDrainSendsClientsToOtherNodesWithNothingLost(t *testing.T) {
 		set(rest...)
 		done := make(chan error, 1)
 		go func() {
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 			defer cancel()
 			done <- old.hub.Drain(ctx)
 		}()
@@ -55,7 +55,7 @@ func TestDrainSendsClientsToOtherNodesWithNothingLost(t *testing.T) {
 		}
 		old.stop()
 		rounds(5)
-		fresh := c.add(Limits{})
+		fresh := c.add(unhurried)
 		set(append(rest, fresh)...)
 	}
 	rounds(10)

@@ -2,6 +2,7 @@ package signal
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -163,6 +164,20 @@ func TestOverTheMessageRateIsRefusedThenClosed(t *testing.T) {
 	}
 	if m := a.await("error"); m.Code != "rate-limited" {
 		t.Fatalf("%s", m.raw)
+	}
+	// A numbered message that is refused has its number used up: no gap follows.
+	for n := 1; n <= 60; n++ {
+		a.send(fmt.Sprintf(`{"type":"leave","room":"r","id":"%d","seq":%d}`, n, n))
+	}
+	codes := map[string]int{}
+	for codes["rate-limited"]+codes["not-in-room"] < 60 {
+		m := a.next()
+		if m.Type == "error" && m.ID != "" {
+			codes[m.Code]++
+		}
+	}
+	if codes["rate-limited"] == 0 || codes["not-in-room"] == 0 || len(codes) != 2 {
+		t.Fatal(codes)
 	}
 	go func() {
 		for a.ws.Write(context.Background(), websocket.MessageText, []byte(`{"type":"ping"}`)) == nil {

@@ -104,10 +104,10 @@ func (h *Hub) start(c *conn, s *session) error {
 	for i := range waiting {
 		h.refuse(&waiting[i], reasonGone)
 	}
+	h.enlist(s) // before the welcome: who is welcomed can be called
 	if !h.attach(c, s, 0, nil) {
 		return errTryLater
 	}
-	h.enlist(s)
 	return nil
 }
 

@@ -1,7 +1,9 @@
 package signal
 
 import (
+	"encoding/binary"
 	"encoding/json"
+	"math/bits"
 	"strconv"
 )
 
@@ -138,6 +140,9 @@ func (s *scanner) str() bool {
 	}
 	b := s.b
 	for i := s.i; i < len(b); i++ {
+		if i = skipPlain(b, i); i >= len(b) {
+			return false
+		}
 		switch c := b[i]; {
 		case c == '"':
 			s.i = i + 1
@@ -167,6 +172,22 @@ func (s *scanner) str() bool {
 		}
 	}
 	return false
+}
+
+// skipPlain returns the index of the first byte from i on that is a quote, a backslash or a control
+// character, eight bytes at a time; at the end it may stop earlier.
+func skipPlain(b []byte, i int) int {
+	const ones, high = 0x0101010101010101, 0x8080808080808080
+	for ; i+8 <= len(b); i += 8 {
+		x := binary.LittleEndian.Uint64(b[i:])
+		quote, slash := x^('"'*ones), x^('\\'*ones)
+		// The lowest flag is exact: a borrow comes from a match below only.
+		flags := ((x-0x20*ones)&^x | (quote-ones)&^quote | (slash-ones)&^slash) & high
+		if flags != 0 {
+			return i + bits.TrailingZeros64(flags)/8
+		}
+	}
+	return i
 }
 
 func hex(c byte) bool {
