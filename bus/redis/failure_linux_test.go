@@ -175,6 +175,31 @@ func TestRedisTrouble(t *testing.T) {
 	}
 }
 
+func TestCloseEndsWhileRedisHangs(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	b, _ := openLedger(t, "redis://"+s.address(), "b")
+	s.signal(t, syscall.SIGSTOP)
+	defer s.signal(t, syscall.SIGCONT)
+	for range 100 {
+		if err := b.Send(bus.NewNodeID("nobody"), []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closed := make(chan struct{})
+	started := time.Now()
+	go func() {
+		defer close(closed)
+		b.Close()
+	}()
+	select {
+	case <-closed:
+		t.Logf("closed within %v", time.Since(started))
+	case <-time.After(15 * time.Second):
+		t.Fatal("Close does not return while Redis hangs")
+	}
+}
+
 func last(s []string) string {
 	if len(s) == 0 {
 		return ""

@@ -279,7 +279,7 @@ func (b *Bus) end(goodbye bool) {
 	b.cancel()
 	b.wg.Wait() // keep has ended: nothing renews the lease any more
 	b.queue.End()
-	if goodbye && before == started {
+	if goodbye && before == started && b.up.Load() {
 		b.withdraw()
 	}
 	if goodbye {
