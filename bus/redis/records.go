@@ -259,7 +259,10 @@ func (b *Bus) keepRecords() {
 			return
 		case <-b.records.signal:
 		case <-look.C:
-			b.checkRevision()
+			if b.up.Load() {
+				b.checkRevision()
+				b.sample()
+			}
 		case <-sweep.C:
 			if b.up.Load() {
 				b.sweepRecords()
@@ -275,9 +278,6 @@ func (b *Bus) keepRecords() {
 
 // checkRevision notices changes that no notice told of, such as their loss.
 func (b *Bus) checkRevision() {
-	if !b.up.Load() {
-		return
-	}
 	ctx, cancel := context.WithTimeout(b.ctx, ioTimeout)
 	defer cancel()
 	revision, err := b.revision(ctx)

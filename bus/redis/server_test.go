@@ -28,8 +28,11 @@ func TestMain(m *testing.M) {
 		nodeProcess()
 		return
 	}
-	// rueidis keeps closed cluster connections for five seconds and sleeps meanwhile.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*clusterClient)._refresh.func2"))
+	// rueidis' cluster client keeps connections to shards that are gone for five
+	// seconds, and delays refreshes; both sleep on after it is closed.
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*clusterClient)._refresh.func2"),
+		goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*call).DelayDo.func1"))
 }
 
 // server is a redis-server of the test's own.

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"math/rand/v2"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -46,5 +47,44 @@ func (b *Bus) touch() {
 			}
 		}
 		cmds = cmds[n:]
+	}
+}
+
+// sample looks whether a random one of the entries that this node has in Redis
+// is still there: one shard of a Redis Cluster may come back empty, or Redis
+// may evict keys, without the list of nodes being lost. Called by keepRecords
+// every second.
+func (b *Bus) sample() {
+	b.mu.Lock()
+	var key string
+	var there func() bool
+	for peer, at := range b.claimed {
+		key, _ = b.keys.peer(peer)
+		there = func() bool { return b.claimed[peer].Equal(at) }
+		break
+	}
+	for room, m := range b.joined {
+		if there == nil || rand.IntN(2) == 0 {
+			key = b.keys.room(room)
+			there = func() bool { return b.joined[room] == m }
+		}
+		break
+	}
+	b.mu.Unlock()
+	if there == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(b.ctx, ioTimeout)
+	defer cancel()
+	found, err := b.pub.Do(ctx, b.pub.B().Pexpire().Key(key).Milliseconds(entryTTL.Milliseconds()).Build()).AsInt64()
+	if err != nil || found == 1 {
+		return
+	}
+	b.mu.Lock()
+	still := there() // not released or left meanwhile
+	b.mu.Unlock()
+	if still {
+		b.linkDown(errForgotten)
+		b.linkUp()
 	}
 }

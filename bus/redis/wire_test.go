@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -220,5 +221,87 @@ func TestRecordsPastTheirTimeLeaveRedisAndAreNotWrittenAgain(t *testing.T) {
 	}
 	if n := there(); n != 2 {
 		t.Errorf("%d records in Redis after the sweep, want 2", n)
+	}
+}
+
+func TestLookupOfNobodyIsOneStepAndBounded(t *testing.T) {
+	s := startServer(t)
+	ctx := context.Background()
+	a, _ := openLedger(t, "redis://"+s.address(), "a")
+	calls := func(command string) (n int) {
+		t.Helper()
+		info, err := a.pub.Do(ctx, a.pub.B().Info().Section("commandstats").Build()).ToString()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, rest, there := strings.Cut(info, "cmdstat_"+command+":calls="); there {
+			if _, err := fmt.Sscanf(rest, "%d", &n); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return n
+	}
+	// Only the scripts of the directory use HMGET, each once.
+	before := calls("hmget")
+	for range 10 {
+		if _, _, err := a.Locate(ctx, "nobody", time.Hour); !errors.Is(err, bus.ErrNotFound) {
+			t.Fatal(err)
+		}
+	}
+	if n := calls("hmget") - before; n != 10 {
+		t.Errorf("10 lookups ran %d scripts", n)
+	}
+	if n := calls("publish"); n > 1 { // of the node's own arrival
+		t.Errorf("%d publications: others were asked", n)
+	}
+	entry, waiting := a.keys.peer("nobody")
+	if n, err := a.pub.Do(ctx, a.pub.B().Zcard().Key(waiting).Build()).AsInt64(); err != nil || n != 1 {
+		t.Errorf("%d waiting, %v; want this node once", n, err)
+	}
+	if ttl, err := a.pub.Do(ctx, a.pub.B().Pttl().Key(waiting).Build()).AsInt64(); err != nil || ttl > bus.MaxWait.Milliseconds() {
+		t.Errorf("an hour's wait is kept for %d ms, %v", ttl, err)
+	}
+	for i := range 2 * bus.MaxWaiting {
+		err := a.scripts.locate.Exec(ctx, a.pub, []string{entry, waiting},
+			[]string{"\n", "\n", fmt.Sprint("node", i), "60000", fmt.Sprint(bus.MaxWaiting)}).Error()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := a.pub.Do(ctx, a.pub.B().Zcard().Key(waiting).Build()).AsInt64(); err != nil || n != bus.MaxWaiting {
+		t.Errorf("%d wait for one peer, %v; want at most %d", n, err, bus.MaxWaiting)
+	}
+}
+
+func TestLossOfSingleEntriesIsTold(t *testing.T) {
+	s := startServer(t)
+	ctx := context.Background()
+	a, la := openLedger(t, "redis://"+s.address(), "a")
+	g, err := a.Claim(ctx, bus.Claim{Peer: "p"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Join(ctx, "r", bus.Member{Peer: "p", Epoch: g.Epoch}, 0); err != nil {
+		t.Fatal(err)
+	}
+	entry, _ := a.keys.peer("p")
+	for _, key := range []string{entry, a.keys.room("r")} {
+		la.mu.Lock()
+		before := len(la.links)
+		la.mu.Unlock()
+		if err := a.pub.Do(ctx, a.pub.B().Del().Key(key).Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+		bustest.Eventually(t, 30*time.Second, "the loss of "+key+" to be told", func() bool {
+			la.mu.Lock()
+			defer la.mu.Unlock()
+			return len(la.links) >= before+2 && la.links[len(la.links)-1]
+		})
+		if g, err = a.Claim(ctx, bus.Claim{Peer: "p", Held: g.Epoch}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.Join(ctx, "r", bus.Member{Peer: "p", Epoch: g.Epoch}, 0); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
