@@ -158,31 +158,25 @@ func TestACutNodeGoesOnLocallyAndHeals(t *testing.T) {
 	eventually(t, "n1 counts as gone", func() bool { return len(n2.bus.Nodes()) == 1 })
 	c.net.Heal(n1.bus.Self())
 	eventually(t, "n1 is back", func() bool { return len(n2.bus.Nodes()) == 2 })
-	n := 0
+	// What was sent while the bus found out may come back; then signals pass again, and
+	// nobody was told that anybody had left.
+	n, came := 0, 0
 	eventually(t, "signals pass again", func() bool {
 		n++
 		b.send(fmt.Sprintf(`{"type":"signal","to":%q,"data":%d}`, a.peer, n))
-		b.send(`{"type":"ping"}`)
-		for {
-			switch m := b.next(); m.Type {
-			case "undeliverable":
-				b.await("pong")
-				return false
-			case "pong":
-				return true
+		select {
+		case m := <-a.in:
+			switch m.Type {
+			case "signal":
+				_ = json.Unmarshal(m.Data, &came)
+			case "room-changed": // the relay node was gone for the bus
+			default:
+				t.Fatalf("%s", m.raw)
 			}
+		default:
 		}
+		return came > 0
 	})
-	for {
-		m := a.next()
-		if m.Type == "room-changed" { // the relay node was gone for the bus
-			continue
-		}
-		if m.Type != "signal" || string(m.Data) != fmt.Sprint(n) {
-			t.Fatalf("%s", m.raw)
-		}
-		return
-	}
 }
 
 func TestAPeerTakenOverDuringACutIsDroppedByItsFormerNode(t *testing.T) {

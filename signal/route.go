@@ -54,8 +54,13 @@ func (h *Hub) hand(target *session, p *packet) {
 		}
 	case full:
 		h.refuse(p, reasonBusy)
-	case absent:
-		h.elsewhere(p)
+	case absent: // it moved this very moment
+		q := *p
+		q.to = target.peer
+		if q.kind == pkCast {
+			q.kind = pkCastTo
+		}
+		h.elsewhere(&q)
 		return
 	case stale:
 		h.stats.drop(dropStale)

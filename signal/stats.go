@@ -74,6 +74,13 @@ func (c *counters) closed(code closeCode) {
 	c.closes[int(code)]++
 }
 
+// Connections is how many connections are open: what Stats says too, without the walk over all sessions.
+func (h *Hub) Connections() int {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return len(h.conns)
+}
+
 // Stats returns the present figures.
 func (h *Hub) Stats() Stats {
 	c := &h.stats
