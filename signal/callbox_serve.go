@@ -83,15 +83,26 @@ func (c *conn) alive() {
 // pingReceived counts a ping like a message; beyond the rate it is not answered.
 func (c *conn) pingReceived(context.Context, []byte) bool {
 	c.alive()
-	return c.meter.message(1, &c.hub.limits, time.Now()) == pass
+	return c.metered(time.Now()) == pass
 }
 
-func (c *conn) pongReceived(context.Context, []byte) { c.alive() }
+// pongReceived counts too: nobody is asked for many.
+func (c *conn) pongReceived(context.Context, []byte) {
+	c.alive()
+	c.metered(time.Now())
+}
+
+// metered judges a frame by all bytes that were read for it.
+func (c *conn) metered(now time.Time) verdict {
+	n := c.taken
+	c.taken = 0
+	return c.meter.message(n, &c.hub.limits, now)
+}
 
 // handle does what one frame asks for. Its time is that of the connection's reader.
 func (c *conn) handle(typ websocket.MessageType, b []byte) {
 	now := time.Now()
-	v := c.meter.message(len(b), &c.hub.limits, now)
+	v := c.metered(now)
 	if v == overload {
 		c.finish(closeRate, "message rate exceeded")
 		return

@@ -3,6 +3,7 @@ package signal
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/http"
 	"sync"
@@ -27,6 +28,7 @@ type conn struct {
 	meter meter         // owned by the reader
 	br    *bufio.Reader // owned by the reader: the websocket package's
 	in    []byte        // owned by the reader: what was read and is not consumed
+	taken int             // owned by the reader: bytes read since the meter was asked
 	lent  *[]byte       // owned by the reader: the pool's buffer behind in
 
 	s        atomic.Pointer[session] // set once by the reader
@@ -78,15 +80,22 @@ func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // Read is for the websocket package.
 func (c *conn) Read(p []byte) (int, error) {
+	// Fragments without end, perhaps empty ones, are no message that the meter would see.
+	if c.taken > 2*c.hub.limits.FrameBytes+controlBytes {
+		return 0, errNoMessage
+	}
 	if len(c.in) == 0 {
 		if c.sock == nil || len(p) >= keepBuffer {
-			return c.Conn.Read(p)
+			n, err := c.Conn.Read(p)
+			c.taken += n
+			return n, err
 		}
 		if err := c.fill(); err != nil {
 			return 0, err
 		}
 	}
 	n := copy(p, c.in)
+	c.taken += n
 	if c.in = c.in[n:]; len(c.in) == 0 {
 		c.in = nil
 		if c.lent != nil {
@@ -96,6 +105,8 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 	return n, nil
 }
+
+var errNoMessage = errors.New("signal: more bytes than a message has, without one")
 
 // fill waits for bytes to read. Until they come it holds no buffer.
 func (c *conn) fill() error {

@@ -1,6 +1,7 @@
 package signal
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/http"
@@ -243,4 +244,20 @@ func TestUpgradesThatCannotBeAreAnsweredByHTTP(t *testing.T) {
 	if res := httpGet(t, n.http.URL+"?user=a", upgrade); res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" {
 		t.Error("when full:", res.Status)
 	}
+}
+
+func TestFragmentsWithoutEndAreCutOff(t *testing.T) {
+	c := newCluster(t, 1, Limits{FrameBytes: 16 << 10})
+	a := openBare(t, strings.TrimPrefix(c.nodes[0].http.URL, "http://"), "a")
+	defer a.Close()
+	first := []byte{0x01, 0x80, 0, 0, 0, 0} // a text frame that is not final, and empty
+	next := bytes.Repeat([]byte{0x00, 0x80, 0, 0, 0, 0}, 1000)
+	_, err := a.Write(first)
+	for i := 0; err == nil; i++ {
+		if i > 10_000 {
+			t.Fatal("read for ever")
+		}
+		_, err = a.Write(next)
+	}
+	eventually(t, "the session is held", func() bool { return c.nodes[0].hub.Stats().Held == 1 })
 }
