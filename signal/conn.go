@@ -28,7 +28,7 @@ type conn struct {
 	meter meter         // owned by the reader
 	br    *bufio.Reader // owned by the reader: the websocket package's
 	in    []byte        // owned by the reader: what was read and is not consumed
-	taken int             // owned by the reader: bytes read since the meter was asked
+	taken int           // owned by the reader: bytes read since the meter was asked
 	lent  *[]byte       // owned by the reader: the pool's buffer behind in
 
 	s        atomic.Pointer[session] // set once by the reader

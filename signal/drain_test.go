@@ -18,11 +18,13 @@ func TestDrainSendsClientsToOtherNodesWithNothingLost(t *testing.T) {
 		return nodes[rand.IntN(len(nodes))]
 	})
 	n := 0
+	pace := time.NewTicker(5 * time.Millisecond)
+	defer pace.Stop()
 	rounds := func(count int) {
 		for range count {
 			n++
 			s.round(n)
-			time.Sleep(5 * time.Millisecond)
+			<-pace.C
 		}
 	}
 	rounds(10)

@@ -62,7 +62,7 @@ func (r *robust) run() {
 		}
 		r.mu.Unlock()
 		r.once()
-		time.Sleep(time.Duration(rand.IntN(10)) * time.Millisecond)
+		<-time.After(time.Duration(rand.IntN(10)) * time.Millisecond) // its backoff
 	}
 }
 
@@ -268,24 +268,20 @@ func (s *storm) round(n int) {
 // settled waits until everybody has everything up to n, and reports what went wrong.
 func (s *storm) settled(n int) {
 	s.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
 	for _, r := range s.clients {
-		for {
+		eventually(s.t, r.name+" has everything", func() bool {
 			r.mu.Lock()
-			complete := len(r.got) == 2*(len(s.clients)-1)
+			defer r.mu.Unlock()
+			if len(r.failures) > 0 {
+				return true // reported below
+			}
 			for _, last := range r.got {
-				complete = complete && last == n
+				if last != n {
+					return false
+				}
 			}
-			failed := len(r.failures) > 0 || time.Now().After(deadline)
-			if failed && !complete {
-				s.t.Errorf("%s has %v", r.name, r.got)
-			}
-			r.mu.Unlock()
-			if complete || failed {
-				break
-			}
-			time.Sleep(5 * time.Millisecond)
-		}
+			return len(r.got) == 2*(len(s.clients)-1)
+		})
 	}
 	for _, r := range s.clients {
 		r.mu.Lock()
@@ -314,13 +310,13 @@ func TestNothingIsLostDoubledOrReorderedWhileClientsRoam(t *testing.T) {
 			c := newCluster(t, nodes, unhurried)
 			s := newStorm(t, 6, func() *node { return c.nodes[rand.IntN(nodes)] })
 			rounds, start := 150, time.Now()
+			pace := time.NewTicker(time.Millisecond)
+			defer pace.Stop()
 			for n := 1; n <= rounds; n++ {
+				<-pace.C
 				s.round(n)
 				if n%3 == 0 {
 					s.clients[rand.IntN(len(s.clients))].cut()
-				}
-				if n%10 == 0 {
-					time.Sleep(10 * time.Millisecond)
 				}
 			}
 			t.Log("sent", time.Since(start))
