@@ -3,7 +3,9 @@ package relay
 import (
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // family is an index: 0 for IPv4, 1 for IPv6.
@@ -47,6 +49,8 @@ func (f family) loopback() netip.Addr {
 type addresses struct {
 	public atomic.Pointer[[2]netip.Addr] // what SetPublic said; invalid: nothing for that family
 	lack   func(family) bool             // Config.lack
+	seen   atomic.Pointer[host]
+	look   sync.Mutex // held by who looks at the host anew
 }
 
 func (a *addresses) set(list []netip.Addr) {
@@ -59,27 +63,72 @@ func (a *addresses) set(list []netip.Addr) {
 
 // choose returns the address that a client is told, and the one to bind: the same where it is the host's own, the wildcard
 // where it belongs to a router in front. ok is false where the host has no address of the family.
-func (a *addresses) choose(f family, client netip.Addr) (advertised, bind netip.Addr, ok bool) {
+func (a *addresses) choose(f family, client netip.Addr, now time.Time) (advertised, bind netip.Addr, ok bool) {
 	if a.lack != nil && a.lack(f) {
 		return netip.Addr{}, netip.Addr{}, false
 	}
+	h := a.host(now)
 	if public := a.public.Load()[f]; public.IsValid() {
-		if hostHas(public) {
+		if h.has(public) {
 			return public, public, true
 		}
-		return public, f.unspecified(), hostHasFamily(f)
+		return public, f.unspecified(), h.hasFamily(f)
 	}
-	if client.IsLoopback() && hostHas(f.loopback()) {
+	if client.IsLoopback() && h.has(f.loopback()) {
 		return f.loopback(), f.loopback(), true
 	}
-	if p := primary(f); p.IsValid() {
-		return p, p, true
-	}
-	return netip.Addr{}, netip.Addr{}, false
+	return h.primary[f], h.primary[f], h.primary[f].IsValid()
 }
 
-// primary is the address the host uses towards the Internet, else any that others could reach, else loopback.
-func primary(f family) netip.Addr {
+// hostAge is how long a look at the host's interfaces is good for: they change, but not between two allocations.
+const hostAge = 2 * time.Second
+
+// host is what the host's interfaces were at one time.
+type host struct {
+	at       time.Time
+	prefixes []netip.Prefix // the addresses, with the subnets they are in
+	primary  [2]netip.Addr  // by family; invalid: the host has none
+}
+
+// host looks at the host's interfaces, or returns the last look if it is young.
+func (a *addresses) host(now time.Time) *host {
+	if h := a.seen.Load(); h != nil && now.Sub(h.at) < hostAge {
+		return h
+	}
+	a.look.Lock()
+	defer a.look.Unlock()
+	if h := a.seen.Load(); h != nil && now.Sub(h.at) < hostAge {
+		return h
+	}
+	h := &host{at: now, prefixes: hostPrefixes()}
+	if old := a.seen.Load(); len(h.prefixes) == 0 && old != nil {
+		return old // a host out of files cannot even look at itself
+	}
+	h.primary = [2]netip.Addr{h.primaryOf(four), h.primaryOf(six)}
+	a.seen.Store(h)
+	return h
+}
+
+func (h *host) has(a netip.Addr) bool {
+	for _, p := range h.prefixes {
+		if p.Addr() == a || a.IsLoopback() && p.Addr().IsLoopback() && p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+func (h *host) hasFamily(f family) bool {
+	for _, p := range h.prefixes {
+		if familyOf(p.Addr()) == f {
+			return true
+		}
+	}
+	return false
+}
+
+// primaryOf is the address the host uses towards the Internet, else any that others could reach, else loopback.
+func (h *host) primaryOf(f family) netip.Addr {
 	// Connecting a datagram socket sends nothing: it asks the routing table. The addresses are documentation's.
 	target, network := "203.0.113.1:9", "udp4"
 	if f == six {
@@ -93,7 +142,7 @@ func primary(f family) netip.Addr {
 		}
 	}
 	var loopback netip.Addr
-	for _, p := range hostPrefixes() {
+	for _, p := range h.prefixes {
 		a := p.Addr()
 		switch {
 		case familyOf(a) != f || a.IsLinkLocalUnicast():
@@ -129,24 +178,6 @@ func hostPrefixes() []netip.Prefix {
 		out = append(out, netip.PrefixFrom(addr, ones))
 	}
 	return out
-}
-
-func hostHas(a netip.Addr) bool {
-	for _, p := range hostPrefixes() {
-		if p.Addr() == a || a.IsLoopback() && p.Addr().IsLoopback() && p.Contains(a) {
-			return true
-		}
-	}
-	return false
-}
-
-func hostHasFamily(f family) bool {
-	for _, p := range hostPrefixes() {
-		if familyOf(p.Addr()) == f {
-			return true
-		}
-	}
-	return false
 }
 
 // canonical strips the disguises of an IPv4 address: mapped, translated (RFC 6052) and 6to4 (RFC 3056). An address inside

@@ -177,7 +177,7 @@ func (s *Server) openRelays(a *allocation, k ask) (code int) {
 		if !wanted {
 			continue
 		}
-		relay, above, failed := s.openRelay(family(f), a.client, k)
+		relay, above, failed := s.openRelay(family(f), a.client, k, a.created)
 		if failed != 0 {
 			a.missing[f] = failed
 			continue

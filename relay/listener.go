@@ -10,8 +10,9 @@ import (
 	"callbox/relay/internal/udp"
 )
 
-// listenBuffer is what a listener asks of the kernel for datagrams not yet read, in bytes.
-const listenBuffer = 4 << 20
+// listenBuffer is what a listener asks of the kernel for datagrams not yet read, in bytes. More would only let them grow old: under
+// a flood everybody waits behind a full buffer.
+const listenBuffer = 1 << 20
 
 // listen opens one UDP address, as a group of sockets that share it where the system can. Within a group anybody of the same
 // user could join, so a socket of its own tries the address first: a second server on the port fails.
@@ -69,20 +70,19 @@ func (s *Server) serve(c *udp.Conn) {
 
 // datagram handles one datagram of a client.
 func (s *Server) datagram(w *work, conn *udp.Conn, p *udp.Packet) {
-	c := client{transport: UDP, remote: p.Peer, local: conn.LocalAddr(), conn: conn}
+	local := conn.LocalAddr()
 	if p.Local.IsValid() {
-		c.local = netip.AddrPortFrom(p.Local, c.local.Port())
-		c.from = p.Local
+		local = netip.AddrPortFrom(p.Local, local.Port())
 	}
 	switch {
-	case looksLikeSTUN(p.Data):
-		s.gate(w, &c, p.Data)
 	case isChannelData(p.Data):
-		if a := s.table.byFlow(c.flow()); a != nil {
+		if a := s.table.byFlow(flow{p.Peer, local}); a != nil {
 			s.fromClient(w, a, p.Data)
 		} else {
 			s.counters.drop(dropNoAllocation)
 		}
+	case looksLikeSTUN(p.Data):
+		s.gate(w, &client{transport: UDP, remote: p.Peer, local: local, conn: conn, from: p.Local}, p.Data)
 	default:
 		s.counters.drop(dropMalformed)
 	}

@@ -110,3 +110,16 @@ func eventually(t testing.TB, what string, f func() bool) {
 		runtime.Gosched()
 	}
 }
+
+// eventuallyFree waits until a UDP address can be bound. The kernel lets a port go when its reader has woken, and for a moment
+// a stranger's socket may have it.
+func eventuallyFree(t testing.TB, addr netip.AddrPort) {
+	t.Helper()
+	eventually(t, addr.String()+" is free", func() bool {
+		pc, err := net.ListenPacket("udp", addr.String())
+		if err == nil {
+			pc.Close()
+		}
+		return err == nil
+	})
+}

@@ -21,10 +21,13 @@ var virtualPorts = PortRange{Low: 1024, High: 65535} // does not change
 // randomTries is how often a port is drawn at random before the range is walked through.
 const randomTries = 32
 
+// complaintEvery is how often the log says that relay ports cannot be opened.
+const complaintEvery = time.Minute
+
 // openRelay opens a relayed address of a family for the client, and the one above it where the request asks to reserve it.
 // code is that of the error; 0: none.
-func (s *Server) openRelay(f family, c client, k ask) (relay, above *relayed, code int) {
-	advertised, bind, ok := s.addresses.choose(f, c.local.Addr())
+func (s *Server) openRelay(f family, c client, k ask, now time.Time) (relay, above *relayed, code int) {
+	advertised, bind, ok := s.addresses.choose(f, c.local.Addr(), now)
 	if !ok {
 		return nil, nil, codeFamilyNotSupported
 	}
@@ -54,7 +57,9 @@ func (s *Server) openRelay(f family, c client, k ask) (relay, above *relayed, co
 		case err == nil:
 			return relay, above, 0
 		case !errors.Is(err, errPortTaken):
-			s.cfg.Log.Warn("relay port", keyError, err)
+			if s.complaints.take(complaintEvery, complaintEvery, now) {
+				s.cfg.Log.Warn("no relay port could be opened; is the limit of open files high enough?", keyError, err)
+			}
 			return nil, nil, codeInsufficientCapacity
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/pion/stun/v2"
 )
@@ -36,7 +37,7 @@ func relayedAddresses(t testing.TB, m *stun.Message) []netip.AddrPort {
 
 func hasSix(t *testing.T) {
 	t.Helper()
-	if !hostHas(loopbackSix) {
+	if !new(addresses).host(time.Now()).has(loopbackSix) {
 		t.Skip("this host has no IPv6")
 	}
 }
@@ -213,11 +214,7 @@ func TestDualAllocation(t *testing.T) {
 		w.code(w.do(stun.MethodCreatePermission, peer("[::1]:9")), 443)
 		w.code(w.do(stun.MethodRefresh, asksSix), 443)
 		w.succeed(stun.MethodRefresh)
-		free, err := net.ListenPacket("udp", relayed[1].String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		free.Close()
+		eventuallyFree(t, relayed[1])
 		w.succeed(stun.MethodRefresh, lifetime(0), attr(stun.AttrRequestedAddressFamily, wireFour, 0, 0, 0))
 		w.code(w.do(stun.MethodRefresh), 437)
 	})
@@ -293,13 +290,7 @@ func TestReservationRunsOut(t *testing.T) {
 	w := dial(t, s, "udp")
 	m := w.succeed(stun.MethodAllocate, transportUDP, attr(stun.AttrEvenPort, 0x80))
 	first := w.address(m, stun.AttrXORRelayedAddress)
-	eventually(t, "the reserved port is free", func() bool {
-		pc, err := net.ListenPacket("udp", netip.AddrPortFrom(first.Addr(), first.Port()+1).String())
-		if err == nil {
-			pc.Close()
-		}
-		return err == nil
-	})
+	eventuallyFree(t, netip.AddrPortFrom(first.Addr(), first.Port()+1))
 	dial(t, s, "udp").allocate() // and its quota too
 }
 

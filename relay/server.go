@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"callbox/relay/internal/udp"
 )
@@ -29,6 +30,7 @@ type Server struct {
 	listeners    []*udp.Conn
 	streams      *streams
 
+	complaints  bucket
 	ids         atomic.Uint64
 	revocations atomic.Uint64
 	draining    atomic.Bool
@@ -62,6 +64,7 @@ func Listen(cfg Config) (*Server, error) {
 	s.streams = newStreams(cfg.Quota.ConnectionsPerAddress)
 	s.addresses.lack = cfg.lack
 	s.addresses.set(cfg.Public)
+	s.addresses.host(time.Now())
 	s.reservations = &reservations{life: cfg.timing.reservation, open: make(map[[tokenSize]byte]*reservation), expire: s.unreserve}
 	for range runtime.GOMAXPROCS(0) {
 		e, err := newEngine()
@@ -177,7 +180,7 @@ func (s *Server) own(peer netip.AddrPort) bool {
 			return canonical(own.Addr()) == peer.Addr()
 		}
 		public := s.addresses.public.Load()
-		return peer.Addr() == public[four] || peer.Addr() == public[six] || hostHas(peer.Addr())
+		return peer.Addr() == public[four] || peer.Addr() == public[six] || s.addresses.host(time.Now()).has(peer.Addr())
 	}
 	for _, own := range s.cfg.Own {
 		if match(own) {

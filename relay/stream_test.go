@@ -118,13 +118,7 @@ func TestClosedStreamEndsItsAllocation(t *testing.T) {
 	w := dial(t, s, "tcp")
 	relayed := w.allocate()
 	w.conn.Close()
-	eventually(t, "the relayed port is free", func() bool {
-		pc, err := net.ListenPacket("udp", relayed.String())
-		if err == nil {
-			pc.Close()
-		}
-		return err == nil
-	})
+	eventuallyFree(t, relayed)
 	eventually(t, "the allocation is gone", func() bool { return len(s.Allocations()) == 0 })
 }
 

@@ -19,8 +19,8 @@ func newStreams(perAddress int) *streams {
 	return &streams{perAddress: perAddress, open: make(map[*stream]struct{}), sources: make(map[netip.Prefix]int)}
 }
 
-// host is whose connections are counted together: an IPv4 address, or an IPv6 /64.
-func host(a netip.Addr) netip.Prefix {
+// sourceHost is whose connections are counted together: an IPv4 address, or an IPv6 /64.
+func sourceHost(a netip.Addr) netip.Prefix {
 	bits := 32
 	if a = a.Unmap().WithZone(""); a.Is6() {
 		bits = 64
@@ -33,7 +33,7 @@ func host(a netip.Addr) netip.Prefix {
 func (s *streams) add(st *stream, start func()) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := host(st.client.remote.Addr())
+	h := sourceHost(st.client.remote.Addr())
 	if s.closed || s.perAddress > 0 && s.sources[h] >= s.perAddress {
 		return false
 	}
@@ -47,7 +47,7 @@ func (s *streams) remove(st *stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.open, st)
-	h := host(st.client.remote.Addr())
+	h := sourceHost(st.client.remote.Addr())
 	if s.sources[h]--; s.sources[h] == 0 {
 		delete(s.sources, h)
 	}

@@ -51,13 +51,12 @@ func Listen(addr netip.AddrPort, o Options) (*Conn, error) {
 	}
 	local := c.udp.LocalAddr().(*net.UDPAddr).AddrPort()
 	c.local = netip.AddrPortFrom(local.Addr().Unmap(), local.Port())
-	if o.ReceiveBuffer > 0 {
-		// The kernel caps the size; a smaller buffer than asked for is no fault.
-		_ = c.udp.SetReadBuffer(o.ReceiveBuffer)
-	}
 	if err := c.init(o); err != nil {
 		c.udp.Close()
 		return nil, fmt.Errorf("socket options of %v: %w", addr, err)
+	}
+	if o.ReceiveBuffer > 0 {
+		c.enlarge(o.ReceiveBuffer)
 	}
 	return c, nil
 }

@@ -74,6 +74,17 @@ func (c *Conn) init(o Options) error {
 	return errors.Join(err, option)
 }
 
+// enlarge asks for a receive buffer; a smaller one than asked for is no fault. Past the kernel's bound it takes a privilege.
+func (c *Conn) enlarge(size int) {
+	var forced error
+	err := c.sys.raw.Control(func(fd uintptr) {
+		forced = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, size)
+	})
+	if err != nil || forced != nil {
+		_ = c.udp.SetReadBuffer(size)
+	}
+}
+
 // ReusePort says whether several sockets can share one address and its load.
 const ReusePort = true
 

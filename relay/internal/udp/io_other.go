@@ -19,6 +19,9 @@ func (*batchSys) init(*Batch) {}
 
 func (c *Conn) init(Options) error { return nil }
 
+// enlarge asks for a receive buffer; a smaller one than asked for is no fault.
+func (c *Conn) enlarge(size int) { _ = c.udp.SetReadBuffer(size) }
+
 func setReusePort(syscall.RawConn) error { return ErrUnsupported }
 
 // ReusePort says whether several sockets can share one address and its load.
