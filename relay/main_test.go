@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -107,7 +106,7 @@ func eventually(t testing.TB, what string, f func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
 		}
-		runtime.Gosched()
+		<-time.After(2 * time.Millisecond)
 	}
 }
 

@@ -27,13 +27,14 @@ type Outbox struct {
 
 // Add queues one datagram. local is the address it should leave from; invalid lets the system choose.
 func (o *Outbox) Add(c *Conn, data []byte, peer netip.AddrPort, local netip.Addr) {
-	if len(o.queue) == BatchSize {
-		o.Flush()
-	}
 	o.queue = append(o.queue, outgoing{conn: c, data: data, peer: peer, local: local})
+	if len(o.queue) == BatchSize {
+		o.Flush() // now, not before the next: what that one lies in may be borrowed already
+	}
 }
 
-// Scratch lends n bytes, at most 64 KiB, for a datagram to be built in; they are the caller's until the next Flush.
+// Scratch lends n bytes, at most 64 KiB, for a datagram to be built in; they are the caller's until they
+// are added and flushed. Nothing else may be added or flushed in between.
 func (o *Outbox) Scratch(n int) []byte {
 	if o.scratch == nil {
 		o.scratch = make([]byte, scratchSize)
