@@ -15,41 +15,42 @@ import (
 
 // Config is the effective configuration. Its tags are the whole description of
 // a setting: name is the flag and the YAML key, CALLBOX_NAME the variable, def
-// the default in the syntax of the flag, group the place in the help. The type
-// tag "raw" tells the command line to collect the text and leave parsing to Load.
+// the default in the syntax of the flag, group the place in the help; reload says
+// that a running server can take a new value over (Reload). The type tag "raw"
+// tells the command line to collect the text and leave parsing to Load.
 type Config struct {
 	Listen       netip.AddrPort `name:"listen" type:"raw" def:":8080" group:"general" placeholder:"ADDR" help:"Address and port of everything: HTTP, WebSocket, STUN and TURN on TCP, STUN and TURN on UDP."`
 	Data         string         `name:"data" type:"raw" def:"callbox-data" group:"general" placeholder:"DIR" help:"Data directory: users, keys, secrets, certificates. Made when missing."`
 	File         string         `name:"config" type:"raw" group:"general" placeholder:"FILE" help:"YAML file; its keys are the names of the flags."`
 	LogFormat    LogFormat      `name:"log-format" type:"raw" def:"auto" group:"general" placeholder:"auto|text|json" help:"Log format; auto is text on a terminal and JSON elsewhere."`
-	LogLevel     slog.Level     `name:"log-level" type:"raw" def:"info" group:"general" placeholder:"LEVEL" help:"Least level logged: debug, info, warn or error."`
-	DrainTimeout time.Duration  `name:"drain-timeout" type:"raw" group:"general" placeholder:"DURATION" help:"How long running calls keep their relay while the server stops (0s alone, 30s in a cluster)."`
+	LogLevel     slog.Level     `name:"log-level" type:"raw" reload:"yes" def:"info" group:"general" placeholder:"LEVEL" help:"Least level logged: debug, info, warn or error."`
+	DrainTimeout time.Duration  `name:"drain-timeout" type:"raw" reload:"yes" group:"general" placeholder:"DURATION" help:"How long running calls keep their relay while the server stops (0s alone, 30s in a cluster)."`
 
 	Names         []string       `name:"name" type:"raw" group:"web" placeholder:"HOST" help:"Further host name of this server, for its certificate and its own-origin check. Repeatable."`
 	TLSCert       string         `name:"tls-cert" type:"raw" group:"web" placeholder:"FILE" help:"PEM certificate chain to serve instead of the local one."`
 	TLSKey        string         `name:"tls-key" type:"raw" group:"web" placeholder:"FILE" help:"PEM private key that belongs to the certificate."`
 	TrustedProxy  []netip.Prefix `name:"trusted-proxy" type:"raw" group:"web" placeholder:"CIDR" help:"Network whose PROXY protocol and X-Forwarded-For headers are believed. Repeatable."`
-	Origins       []Origin       `name:"origin" type:"raw" group:"web" placeholder:"ORIGIN" help:"Origin of another web application that may use the API and callbox.js, as https://app.example. Repeatable."`
+	Origins       []Origin       `name:"origin" type:"raw" reload:"yes" group:"web" placeholder:"ORIGIN" help:"Origin of another web application that may use the API and callbox.js, as https://app.example. Repeatable."`
 	SessionTTL    time.Duration  `name:"session-ttl" type:"raw" def:"168h" min:"1m" max:"8760h" group:"web" placeholder:"DURATION" help:"How long a login lasts."`
 	MetricsListen netip.AddrPort `name:"metrics-listen" type:"raw" group:"web" placeholder:"ADDR" help:"Address and port of the Prometheus metrics (off)."`
 
-	TURNTTL               time.Duration `name:"turn-ttl" type:"raw" def:"1h" min:"1m" max:"720h" group:"relay" placeholder:"DURATION" help:"Life of the TURN credentials given to clients. Calls that are up outlive them."`
-	TURNSecretFile        string        `name:"turn-secret-file" type:"raw" group:"relay" placeholder:"FILE" help:"TURN secrets, one a line: the first issues credentials, all verify them (DATA/turn-secret)."`
+	TURNTTL               time.Duration `name:"turn-ttl" type:"raw" reload:"yes" def:"1h" min:"1m" max:"720h" group:"relay" placeholder:"DURATION" help:"Life of the TURN credentials given to clients. Calls that are up outlive them."`
+	TURNSecretFile        string        `name:"turn-secret-file" type:"raw" reload:"yes" group:"relay" placeholder:"FILE" help:"TURN secrets, one a line: the first issues credentials, all verify them (DATA/turn-secret)."`
 	Realm                 string        `name:"realm" type:"raw" def:"callbox" group:"relay" placeholder:"NAME" help:"STUN and TURN realm."`
-	TURNS                 Toggle        `name:"turns" type:"raw" def:"auto" group:"relay" placeholder:"auto|on|off" help:"Offer turns: URLs; auto does where the certificate is publicly trusted."`
+	TURNS                 Toggle        `name:"turns" type:"raw" reload:"yes" def:"auto" group:"relay" placeholder:"auto|on|off" help:"Offer turns: URLs; auto does where the certificate is publicly trusted."`
 	RelayPorts            PortRange     `name:"relay-ports" type:"raw" def:"49152-65535" group:"relay" placeholder:"LOW-HIGH|none" help:"UDP ports of relayed addresses; none opens no port and relays between its own clients only."`
-	PublicIP              []netip.Addr  `name:"public-ip" type:"raw" group:"relay" placeholder:"IP" help:"Address by which the relay is reached from outside, at most one of each family. Repeatable."`
-	AllowPeer             []PeerRule    `name:"allow-peer" type:"raw" group:"relay" placeholder:"CIDR|lan" help:"Network that relays may reach though it is refused by default; lan is this host's own subnets. Repeatable."`
-	DenyPeer              []PeerRule    `name:"deny-peer" type:"raw" group:"relay" placeholder:"CIDR|lan" help:"Network that relays may not reach. The most specific rule wins, refusal on a tie. Repeatable."`
+	PublicIP              []netip.Addr  `name:"public-ip" type:"raw" reload:"yes" group:"relay" placeholder:"IP" help:"Address by which the relay is reached from outside, at most one of each family. Repeatable."`
+	AllowPeer             []PeerRule    `name:"allow-peer" type:"raw" reload:"yes" group:"relay" placeholder:"CIDR|lan" help:"Network that relays may reach though it is refused by default; lan is this host's own subnets. Repeatable."`
+	DenyPeer              []PeerRule    `name:"deny-peer" type:"raw" reload:"yes" group:"relay" placeholder:"CIDR|lan" help:"Network that relays may not reach. The most specific rule wins, refusal on a tie. Repeatable."`
 	UserQuota             int           `name:"user-quota" type:"raw" def:"100" min:"0" max:"1000000" group:"relay" placeholder:"N" help:"Allocations one user may hold at a time; 0 is no limit."`
 	UserBandwidth         BitRate       `name:"user-bandwidth" type:"raw" def:"0" group:"relay" placeholder:"BITS" help:"Bits per second relayed for one user, as 20M; 0 is no limit."`
 	RelayBandwidth        BitRate       `name:"relay-bandwidth" type:"raw" def:"0" group:"relay" placeholder:"BITS" help:"Bits per second relayed in total, as 1G; 0 is no limit."`
 	UnauthRate            int           `name:"unauth-rate" type:"raw" def:"2000" min:"1" max:"10000000" group:"relay" placeholder:"N" help:"Unauthenticated TURN answers a second for each /24 (IPv6 /56); twice as many at once."`
 	ConnectionsPerAddress int           `name:"connections-per-address" type:"raw" def:"20000" min:"1" max:"10000000" group:"relay" placeholder:"N" help:"TCP connections held by one address at a time."`
 	TURNListen            []Listener    `name:"turn-listen" type:"raw" group:"relay" placeholder:"URL" help:"Further address for TURN alone, as udp://:3478, tcp://:3478 or tls://:5349. Repeatable."`
-	TURNHost              string        `name:"turn-host" type:"raw" group:"relay" placeholder:"HOST" help:"Name or address of this node in the TURN URLs it gives out (the one the client used)."`
-	TURNURLs              []TURNURL     `name:"turn-url" type:"raw" group:"relay" placeholder:"URL" help:"TURN URL to give out instead of the computed ones, where a load balancer stands in front. Repeatable."`
-	ICEServers            []ICEServer   `name:"ice-server" type:"raw" group:"relay" placeholder:"URL[,USER,CREDENTIAL]" help:"STUN or TURN server of others to add to what clients get. Repeatable."`
+	TURNHost              string        `name:"turn-host" type:"raw" reload:"yes" group:"relay" placeholder:"HOST" help:"Name or address of this node in the TURN URLs it gives out (the one the client used)."`
+	TURNURLs              []TURNURL     `name:"turn-url" type:"raw" reload:"yes" group:"relay" placeholder:"URL" help:"TURN URL to give out instead of the computed ones, where a load balancer stands in front. Repeatable."`
+	ICEServers            []ICEServer   `name:"ice-server" type:"raw" reload:"yes" group:"relay" placeholder:"URL[,USER,CREDENTIAL]" help:"STUN or TURN server of others to add to what clients get. Repeatable."`
 
 	MessageRate  int      `name:"message-rate" type:"raw" def:"1000" min:"1" max:"1000000" group:"signaling" placeholder:"N" help:"Messages a second from one WebSocket connection."`
 	MessageBytes ByteSize `name:"message-bytes" type:"raw" def:"4MB" min:"64KiB" max:"1GiB" group:"signaling" placeholder:"SIZE" help:"Bytes a second from one WebSocket connection."`

@@ -145,6 +145,7 @@ type field struct {
 	name, def      string
 	minimum, upper string
 	list           bool
+	reload         bool // can change while a server runs
 	spacedOnly     bool // the values contain commas, so only spaces separate them
 }
 
@@ -156,6 +157,7 @@ func allFields() []field {
 		out = append(out, field{
 			index: f.Index, name: f.Tag.Get("name"), def: f.Tag.Get("def"),
 			minimum: f.Tag.Get("min"), upper: f.Tag.Get("max"),
+			reload:     f.Tag.Get("reload") != "",
 			list:       f.Type.Kind() == reflect.Slice,
 			spacedOnly: f.Type == reflect.TypeFor[[]ICEServer](),
 		})
