@@ -99,7 +99,7 @@ func start(t testing.TB, secret string, options []Option) *Server {
 	if err != nil {
 		t.Fatalf("callboxtest: %v", err)
 	}
-	a, err := app.New(cfg, app.Options{Version: "callboxtest"})
+	a, err := app.New(context.Background(), cfg, app.Options{Version: "callboxtest"})
 	if err != nil {
 		t.Fatalf("callboxtest: %v", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -32,9 +33,13 @@ const (
 // Options are what a process gives its App besides the configuration.
 type Options struct {
 	// Stdout gets the start page. Nil: what it says is logged instead.
-	Stdout  io.Writer
-	Log     *slog.Logger // nil: none
-	Version string
+	Stdout io.Writer
+	Log    *slog.Logger // nil: none
+	// LogLevel is the level of Log where that can change; nil: it cannot.
+	LogLevel *slog.LevelVar
+	Version  string
+	// Reload reads the configuration again from where it came from; nil: there is nothing to read.
+	Reload func() (config.Config, error)
 	// OpenBus replaces the bus that the configuration names; for tests that put several nodes into one process.
 	OpenBus func(ctx context.Context, store *bus.Store) (bus.Bus, error)
 }
@@ -42,7 +47,7 @@ type Options struct {
 // App is one running callbox. New opens everything, Run serves and closes everything: an App that was made must be run,
 // if only with a context that has ended.
 type App struct {
-	cfg  config.Config
+	cfg  config.Config // as started; what can change is in live
 	opts Options
 	log  *slog.Logger
 
@@ -50,7 +55,6 @@ type App struct {
 	secrets datadir.Secrets
 	bus     bus.Bus
 	certs   *certificates
-	turn    auth.TURN
 	hub     *signal.Hub
 	relay   *relay.Server
 	web     *web
@@ -62,21 +66,24 @@ type App struct {
 	metrics net.Listener // --metrics-listen; nil: none
 	control net.Listener
 
-	addr     netip.AddrPort
-	draining atomic.Bool
-	linkUp   atomic.Bool
-	setup    string // token of the set-up link, "" where there are users
+	addr      netip.AddrPort
+	live      atomic.Pointer[live]
+	reloading sync.Mutex // held while live is computed anew
+	draining  atomic.Bool
+	linkUp    atomic.Bool
+	setup     string // token of the set-up link, "" where there are users
 }
 
-// New opens the data directory, the bus and every socket. What it opened is closed again where a later step fails.
-func New(cfg config.Config, opts Options) (*App, error) {
+// New opens the data directory, the bus and every socket; the context's end ends the waiting in it. What it opened is closed
+// again where a later step fails.
+func New(ctx context.Context, cfg config.Config, opts Options) (*App, error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	a := &App{cfg: cfg, opts: opts, log: opts.Log}
 	a.linkUp.Store(true)
 	var open closers
-	if err := a.open(&open); err != nil {
+	if err := a.open(ctx, &open); err != nil {
 		return nil, errors.Join(err, open.close())
 	}
 	return a, nil
@@ -95,16 +102,12 @@ func (c *closers) close() error {
 	return errors.Join(errs...)
 }
 
-func (a *App) open(undo *closers) (err error) {
-	ctx := context.Background()
+func (a *App) open(ctx context.Context, undo *closers) (err error) {
 	if a.dir, err = datadir.Open(a.cfg.Data); err != nil {
 		return err
 	}
 	undo.add(a.dir.Close)
-	a.secrets, err = a.dir.Secrets(datadir.SecretOptions{
-		TURNFile: a.cfg.TURNSecretFile, ClusterFile: a.cfg.ClusterSecretFile, Clustered: a.cfg.Clustered(),
-	})
-	if err != nil {
+	if a.secrets, err = a.dir.Secrets(SecretOptions(a.cfg)); err != nil {
 		return err
 	}
 	store, err := bus.OpenStore(a.dir.Path())
@@ -118,6 +121,11 @@ func (a *App) open(undo *closers) (err error) {
 	if err = a.openAuth(ctx); err != nil {
 		return err
 	}
+	l, err := a.newLive(a.cfg, a.secrets.TURN, hostAddrs())
+	if err != nil {
+		return err
+	}
+	a.live.Store(l)
 	if a.certs, err = openCertificates(a.cfg, a.dir.Path(), a.log); err != nil {
 		return err
 	}
@@ -171,6 +179,8 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { a.changes.run(background); return nil })
 	g.Go(func() error { a.announce(background); return nil })
+	g.Go(func() error { a.renewSetup(background, auth.SetupTTL, a.greetAgain); return nil })
+	g.Go(func() error { a.watchHost(background, lookEvery, hostAddrs); return nil })
 	g.Go(func() error {
 		<-ended.Done()
 		a.log.Info("stopping")

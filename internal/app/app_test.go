@@ -50,7 +50,7 @@ func serve(t *testing.T, change func(*config.Config)) *running {
 
 func serveWith(t *testing.T, cfg config.Config, opts Options) *running {
 	t.Helper()
-	a, err := New(cfg, opts)
+	a, err := New(t.Context(), cfg, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +169,7 @@ func TestSecondServerOnThePortFailsClearly(t *testing.T) {
 	r := serve(t, nil)
 	cfg := config.Default()
 	cfg.Listen, cfg.Data = r.Addr(), filepath.Join(t.TempDir(), "data")
-	if _, err := New(cfg, Options{}); err == nil || !strings.Contains(err.Error(), "in use") || !strings.Contains(err.Error(), "--listen") {
+	if _, err := New(t.Context(), cfg, Options{}); err == nil || !strings.Contains(err.Error(), "in use") || !strings.Contains(err.Error(), "--listen") {
 		t.Errorf("got %v", err)
 	}
 	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -178,7 +178,7 @@ func TestSecondServerOnThePortFailsClearly(t *testing.T) {
 	}
 	defer udp.Close()
 	cfg.Listen = udp.LocalAddr().(*net.UDPAddr).AddrPort()
-	if _, err := New(cfg, Options{}); err == nil || !strings.Contains(err.Error(), "in use") {
+	if _, err := New(t.Context(), cfg, Options{}); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("UDP taken: %v", err)
 	}
 	// And nothing is left behind: the directory is free, and so is the TCP port.
@@ -189,7 +189,7 @@ func TestSecondServerOnThePortFailsClearly(t *testing.T) {
 	_ = l.Close()
 	cfg.Listen = r.Addr()
 	cfg.Data = r.data
-	if _, err := New(cfg, Options{}); err == nil || !strings.Contains(err.Error(), "--data") {
+	if _, err := New(t.Context(), cfg, Options{}); err == nil || !strings.Contains(err.Error(), "--data") {
 		t.Errorf("same directory: %v", err)
 	}
 }
@@ -215,7 +215,7 @@ func TestRunWithAnEndedContextFreesEverything(t *testing.T) {
 	cfg := config.Default()
 	cfg.Listen, cfg.Data = netip.MustParseAddrPort("127.0.0.1:0"), filepath.Join(t.TempDir(), "data")
 	for range 2 {
-		a, err := New(cfg, Options{})
+		a, err := New(t.Context(), cfg, Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -255,7 +255,7 @@ var errDeaf = errors.New("nobody listens")
 func TestBusThatCannotStartEndsTheRunAndFreesEverything(t *testing.T) {
 	cfg := config.Default()
 	cfg.Listen, cfg.Data = netip.MustParseAddrPort("127.0.0.1:0"), filepath.Join(t.TempDir(), "data")
-	a, err := New(cfg, Options{OpenBus: func(_ context.Context, store *bus.Store) (bus.Bus, error) {
+	a, err := New(t.Context(), cfg, Options{OpenBus: func(_ context.Context, store *bus.Store) (bus.Bus, error) {
 		b, err := memory.NewNetwork().Open(memory.Config{Store: store})
 		return deafBus{b}, err
 	}})

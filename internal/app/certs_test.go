@@ -67,7 +67,8 @@ func TestTURNSIsOfferedWhereTheWorldTrustsTheCertificate(t *testing.T) {
 		"trusted but off":             {owner, config.Off, name, false},
 		"local authority, but wanted": {local, config.On, "localhost", true},
 	} {
-		a := &App{cfg: config.Config{TURNS: c.turns}, certs: c.certs}
+		a := &App{certs: c.certs}
+		a.live.Store(&live{cfg: config.Config{TURNS: c.turns}})
 		if got := a.offersTLS(c.host); got != c.want {
 			t.Errorf("%s: %v", what, got)
 		}

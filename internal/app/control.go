@@ -41,6 +41,8 @@ func (a *App) controlServer() *http.Server {
 	mux.Handle(control.PathKeyAdd, methods{"POST": a.controlKeyAdd})
 	mux.Handle(control.PathKeyList, methods{"GET": a.controlKeyList})
 	mux.Handle(control.PathKeyRemove, methods{"POST": a.controlKeyRemove})
+	mux.Handle(control.PathCredential, methods{"POST": a.controlCredential})
+	mux.Handle(control.PathReload, methods{"POST": a.controlReload})
 	mux.Handle(control.PathHealth, methods{"GET": a.controlHealth})
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		writeError(w, &apiError{Status: http.StatusNotFound, Code: control.CodeNotFound, Message: "this server does not know that command"})
@@ -74,6 +76,10 @@ func (a *App) controlAnswer(w http.ResponseWriter, out any, err error) {
 		writeError(w, &apiError{Status: http.StatusBadRequest, Code: control.CodeBadName, Message: err.Error()})
 	case errors.Is(err, auth.ErrPassword):
 		writeError(w, &apiError{Status: http.StatusBadRequest, Code: control.CodeBadPassword, Message: err.Error()})
+	case errors.Is(err, errReload):
+		writeError(w, &apiError{Status: http.StatusConflict, Code: control.CodeBadConfig, Message: err.Error()})
+	case errors.Is(err, control.ErrCredential):
+		writeError(w, &apiError{Status: http.StatusBadRequest, Code: control.CodeBadRequest, Message: err.Error()})
 	case errors.Is(err, auth.ErrBusy), errors.Is(err, auth.ErrTooManyKeys):
 		writeError(w, &apiError{Status: http.StatusServiceUnavailable, Code: control.CodeBusy, Message: err.Error()})
 	default:
@@ -146,8 +152,21 @@ func (a *App) controlKeyRemove(w http.ResponseWriter, r *http.Request) {
 		// The relays of its tokens' holders end with it, and their credentials, which live for --turn-ttl at most.
 		defer a.reap()
 		now := time.Now()
-		return nil, a.web.sessions.Revoke(r.Context(), auth.Session{ID: keySession(in.ID), Expires: now.Add(a.cfg.TURNTTL)}, now)
+		return nil, a.web.sessions.Revoke(r.Context(), auth.Session{ID: keySession(in.ID), Expires: now.Add(a.live.Load().cfg.TURNTTL)}, now)
 	})
+}
+
+// controlCredential makes a credential that this server's relay takes, whatever its secrets and realm came from.
+func (a *App) controlCredential(w http.ResponseWriter, r *http.Request) {
+	controlled(a, w, r, func(in control.CredentialRequest) (any, error) {
+		l := a.live.Load()
+		return in.Make(l.turn, a.secrets.Master, l.cfg.TURNTTL, time.Now())
+	})
+}
+
+func (a *App) controlReload(w http.ResponseWriter, _ *http.Request) {
+	out, err := a.reload()
+	a.controlAnswer(w, out, err)
 }
 
 func (a *App) controlHealth(w http.ResponseWriter, _ *http.Request) {

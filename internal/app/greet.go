@@ -20,21 +20,39 @@ func (a *App) greet() {
 		"remote", strings.Join(p.remote(), " "), "relay-ports", p.RelayPorts, "turns", p.TURNS, "bus", p.Bus,
 		"node", p.Node, "users", p.Users, "data", p.Data)
 	if p.Setup != "" {
-		a.log.Info("there is no user yet: make the first one, an administrator, within 30 minutes", "setup", p.setupURL())
+		a.logSetup(p.setupURL())
+	}
+}
+
+func (a *App) logSetup(url string) {
+	a.log.Info("there is no user yet: make the first one, an administrator, within 30 minutes", "setup", url)
+}
+
+// greetAgain says a further set-up link.
+func (a *App) greetAgain(token string) {
+	p := a.startPage()
+	p.Setup = token
+	if a.opts.Stdout == nil {
+		a.logSetup(p.setupURL())
+		return
+	}
+	if err := p.writeSetup(a.opts.Stdout); err != nil {
+		a.log.Warn("set-up link not written", logError, err)
 	}
 }
 
 func (a *App) startPage() startPage {
+	l := a.live.Load()
 	p := startPage{
 		Version: a.opts.Version,
 		Listen:  a.addr,
-		Addrs:   interfaceAddrs(),
+		Addrs:   l.addrs,
 		Names:   a.cfg.Names,
 		Setup:   a.setup,
 		Users:   a.web.users.Count(),
 		OwnCert: a.certs.files != nil, Authority: a.certs.path,
 		TURNS:  a.turnsLine(),
-		Public: a.cfg.PublicIP,
+		Public: l.cfg.PublicIP,
 		Bus:    string(config.Memory),
 		Node:   a.bus.Self().Name(),
 		Nodes:  len(a.bus.Nodes()),
@@ -58,16 +76,19 @@ func (a *App) startPage() startPage {
 	return p
 }
 
+// turnsOffLocal is said where only the local certificate could answer.
+const turnsOffLocal = "off: browsers trust no local certificate for it (--tls-cert, --tls-key)"
+
 // turnsLine says whether clients are offered TURN over TLS. The listener answers it in any case.
 func (a *App) turnsLine() string {
-	switch a.cfg.TURNS {
+	switch a.live.Load().cfg.TURNS {
 	case config.On:
 		return "on"
 	case config.Off:
 		return "off (--turns)"
 	}
 	if a.certs.files == nil {
-		return "off: browsers do not trust the local certificate, and cannot ask about it (--tls-cert, --tls-key)"
+		return turnsOffLocal
 	}
 	return "on for the names of the certificate, where it is publicly trusted"
 }

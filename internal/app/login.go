@@ -19,7 +19,11 @@ func (s *web) getLogin(w http.ResponseWriter, r *http.Request) {
 		seeOther(w, next)
 		return
 	}
-	s.loginPage(w, http.StatusOK, static.LoginPage{Next: next})
+	p := static.LoginPage{Next: next}
+	if s.users.Count() == 0 {
+		p.Error = "There is no user yet. Open the set-up link that callbox has printed where it was started, or in its log."
+	}
+	s.loginPage(w, http.StatusOK, p)
 }
 
 func (s *web) loginPage(w http.ResponseWriter, status int, p static.LoginPage) {

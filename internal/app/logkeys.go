@@ -9,5 +9,9 @@ const (
 	logAllocations = "allocations"
 	logPath        = "path"
 	logFault       = "fault"
+	logChanged     = "changed"
+	logRestart     = "restart"
+	logWas         = "was"
+	logNow         = "now"
 	logStack       = "stack"
 )

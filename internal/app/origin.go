@@ -5,22 +5,17 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-
-	"callbox/internal/config"
 )
 
 // origins are the pages that requests may come from, besides those of the host that the client used.
 type origins struct {
-	allowed map[string]bool // other people's applications: the values of --origin
-	names   map[string]bool // of this server: the values of --name, in lower case
+	allowed func(origin string) bool // other people's applications: the values of --origin
+	names   map[string]bool          // of this server: the values of --name, in lower case
 }
 
-func newOrigins(cfg config.Config) origins {
-	o := origins{allowed: map[string]bool{}, names: map[string]bool{}}
-	for _, origin := range cfg.Origins {
-		o.allowed[string(origin)] = true
-	}
-	for _, name := range cfg.Names {
+func newOrigins(names []string, allowed func(origin string) bool) origins {
+	o := origins{allowed: allowed, names: map[string]bool{}}
+	for _, name := range names {
 		o.names[strings.ToLower(name)] = true
 	}
 	return o
@@ -46,7 +41,7 @@ func (o origins) kind(r *http.Request) originKind {
 	if len(values) > 1 {
 		return originForeign
 	}
-	if o.allowed[origin] {
+	if o.allowed(origin) {
 		return originAllowed
 	}
 	u, err := url.Parse(origin)

@@ -1,9 +1,11 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
+	"time"
 
 	"callbox/auth"
 	"callbox/static"
@@ -42,7 +44,7 @@ func (s *web) setupOpen(w http.ResponseWriter, r *http.Request, token string) bo
 func (s *web) setupGone(w http.ResponseWriter, r *http.Request) {
 	refuse(w, r, s.log, &apiError{
 		Status: http.StatusForbidden, Code: "setup-closed",
-		Message: "this set-up link is used or too old. Restart callbox for another while it has no user, or run: callbox user add NAME",
+		Message: "this set-up link is used or too old. While it has no user, callbox prints a new one every 30 minutes; or run: callbox user add NAME --admin",
 	})
 }
 
@@ -79,5 +81,27 @@ func (s *web) postSetup(w http.ResponseWriter, r *http.Request) {
 	default:
 		s.log.Error("set-up failed", logError, err)
 		refuse(w, r, s.log, errInternal())
+	}
+}
+
+// renewSetup says a new set-up link whenever the last has ended unused, until there is a user or the context ends.
+func (a *App) renewSetup(ctx context.Context, every time.Duration, say func(token string)) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for a.web.users.Count() == 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if a.web.users.Count() > 0 {
+			return
+		}
+		token, err := a.web.setup.Issue(ctx, time.Now())
+		if err != nil {
+			a.log.Warn("no new set-up link; make the first user with: callbox user add NAME --admin", logError, err)
+			continue
+		}
+		say(token)
 	}
 }

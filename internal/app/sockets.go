@@ -82,10 +82,6 @@ func (a *App) newPort(l net.Listener, http, startTLS bool) *port {
 }
 
 func (a *App) openRelay() (*relay.Server, error) {
-	policy, err := relay.ParsePolicy(texts(a.cfg.AllowPeer), texts(a.cfg.DenyPeer))
-	if err != nil {
-		return nil, err
-	}
 	udp := []netip.AddrPort{a.addr}
 	for _, l := range a.cfg.TURNListen {
 		if l.Network == "udp" {
@@ -98,7 +94,7 @@ func (a *App) openRelay() (*relay.Server, error) {
 		Ports:     relay.PortRange{Low: a.cfg.RelayPorts.Low, High: a.cfg.RelayPorts.High},
 		Realm:     a.cfg.Realm,
 		Keys:      a.turnKeys,
-		AllowPeer: policy.Allow,
+		AllowPeer: a.allowPeer,
 		Own:       a.ownAddrs(),
 		Quota: relay.Quota{
 			Allocations:           a.cfg.UserQuota,

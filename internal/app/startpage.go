@@ -3,9 +3,7 @@ package app
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -15,7 +13,7 @@ import (
 type startPage struct {
 	Version string
 	Listen  netip.AddrPort // as bound
-	Addrs   []netip.Addr   // of this host's interfaces
+	Addrs   []netip.Addr   // of this host, as others reach it
 	Names   []string       // --name
 
 	Setup string // token of the set-up link; "": there are users already
@@ -55,7 +53,7 @@ func (p startPage) remote() []string {
 	}
 	switch addr := p.Listen.Addr(); {
 	case addr.IsUnspecified():
-		for _, a := range reachable(p.Addrs) {
+		for _, a := range preferred(p.Addrs) {
 			if a.Is4() || addr.Is6() {
 				hosts = append(hosts, a.String())
 			}
@@ -110,9 +108,9 @@ func (p startPage) write(w io.Writer) error {
 	}
 	if len(remote) > 0 && !p.OwnCert {
 		row("Expect a warning",
-			"https:// comes with a certificate that this callbox made, because browsers open a",
-			"camera on https:// only. Each device warns about it once; go on, or let the device",
-			"trust "+p.Authority+" (it is good for this host alone).")
+			"https:// comes with a certificate that this callbox made, because browsers",
+			"open a camera on https:// only. Each device warns about it once; go on, or",
+			"let the device trust "+p.Authority+" (good for this host alone).")
 	}
 	row("", "")
 	row("Relay", p.relayLines()...)
@@ -134,13 +132,17 @@ func (p startPage) write(w io.Writer) error {
 	return err
 }
 
+// writeSetup is what follows when the first set-up link has ended unused.
+func (p startPage) writeSetup(w io.Writer) error {
+	_, err := fmt.Fprintf(w, "There is no user yet. A new link to make the first, an administrator, within 30 minutes:\n  %s\n\n", p.setupURL())
+	return err
+}
+
 func (p startPage) relayLines() []string {
 	port := strconv.Itoa(int(p.Listen.Port()))
-	lines := []string{"on: STUN and TURN on port " + port + " (UDP, TCP), "}
-	if p.RelayPorts == "" {
-		lines[0] += "sealed: no further port"
-	} else {
-		lines[0] += "relayed addresses on UDP ports " + p.RelayPorts
+	lines := []string{"on: STUN and TURN on port " + port + " (UDP, TCP)", "sealed: no further port"}
+	if p.RelayPorts != "" {
+		lines[1] = "relayed addresses on UDP ports " + p.RelayPorts
 	}
 	if len(p.TURNListen) > 0 {
 		lines = append(lines, "also on "+strings.Join(p.TURNListen, ", "))
@@ -182,50 +184,4 @@ func plural(n int, noun string) string {
 		return "1 " + noun
 	}
 	return fmt.Sprintf("%d %ss", n, noun)
-}
-
-// reachable are the addresses that other devices may use, IPv4 first; IPv6 addresses only where there is no other, because
-// people type them badly and they change.
-func reachable(all []netip.Addr) []netip.Addr {
-	var v4, v6 []netip.Addr
-	for _, a := range all {
-		a = a.Unmap()
-		switch {
-		case a.IsLoopback(), a.IsLinkLocalUnicast(), a.IsMulticast(), a.IsUnspecified():
-		case a.Is4():
-			v4 = append(v4, a)
-		default:
-			v6 = append(v6, a)
-		}
-	}
-	if len(v4) > 0 {
-		return v4
-	}
-	return v6
-}
-
-// interfaceAddrs are the addresses of the interfaces that are up and connected.
-func interfaceAddrs() []netip.Addr {
-	interfaces, err := net.Interfaces()
-	if err != nil {
-		return nil
-	}
-	var out []netip.Addr
-	for _, i := range interfaces {
-		if i.Flags&net.FlagUp == 0 || i.Flags&net.FlagRunning == 0 {
-			continue
-		}
-		addrs, err := i.Addrs()
-		if err != nil {
-			continue
-		}
-		for _, a := range addrs {
-			if p, ok := a.(*net.IPNet); ok {
-				if addr, ok := netip.AddrFromSlice(p.IP); ok && !slices.Contains(out, addr.Unmap()) {
-					out = append(out, addr.Unmap())
-				}
-			}
-		}
-	}
-	return out
 }

@@ -12,9 +12,10 @@ const drainPoll = 100 * time.Millisecond
 
 // stop ends the serving parts in order. The bus and the relay's sockets outlive it, because hand-over needs them.
 func (a *App) stop(servers []*http.Server) error {
+	drain := a.live.Load().cfg.DrainTimeout
 	a.draining.Store(true) // /readyz says so from now on
 	// One deadline for clients and relays. Without a drain there is still a moment for the goodbye.
-	ctx, cancel := context.WithTimeout(context.Background(), max(a.cfg.DrainTimeout, announceEvery))
+	ctx, cancel := context.WithTimeout(context.Background(), max(drain, announceEvery))
 	defer cancel()
 
 	a.relay.Drain()
@@ -28,7 +29,9 @@ func (a *App) stop(servers []*http.Server) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = nil // who has not gone by now is closed
 	}
-	a.waitForRelay(ctx)
+	if drain > 0 {
+		a.waitForRelay(ctx)
+	}
 
 	a.port.close()
 	for _, p := range a.extra {
@@ -46,9 +49,6 @@ func (a *App) stop(servers []*http.Server) error {
 
 // waitForRelay lets calls end by themselves until --drain-timeout.
 func (a *App) waitForRelay(ctx context.Context) {
-	if a.cfg.DrainTimeout <= 0 {
-		return
-	}
 	tick := time.NewTicker(drainPoll)
 	defer tick.Stop()
 	for a.allocations() > 0 {

@@ -67,7 +67,7 @@ func TestOnePortRelaysOverEveryTransport(t *testing.T) {
 	r := serve(t, func(c *config.Config) {
 		c.TURNListen = []config.Listener{{Network: "tls", Addr: netip.MustParseAddrPort("127.0.0.1:0")}, {Network: "tcp", Addr: netip.MustParseAddrPort("127.0.0.1:0")}}
 	})
-	username, password, _ := r.turn.Credential("somebody", r.cfg.TURNTTL, r.web.now())
+	username, password, _ := r.live.Load().turn.Credential("somebody", r.cfg.TURNTTL, r.web.now())
 	main := r.Addr().String()
 	for _, c := range []struct{ network, addr string }{
 		{"udp", main}, {"tcp", main}, {"tls", main},

@@ -49,7 +49,6 @@ func (a *App) openAuth(ctx context.Context) error {
 		return err
 	}
 	w.setup = auth.NewSetup(a.bus)
-	a.turn = auth.TURN{Secrets: a.secrets.TURN, Realm: a.cfg.Realm, Revoked: w.sessions.RevokedHandle}
 	a.web = w
 	return nil
 }
@@ -59,7 +58,7 @@ func (a *App) wireWeb() {
 	w := a.web
 	w.hub, w.relay = a.hub, a.relay
 	w.ice = a.ice
-	w.origins = newOrigins(a.cfg)
+	w.origins = newOrigins(a.cfg.Names, a.allowedOrigin)
 	w.trusted = contains(a.cfg.TrustedProxy)
 	w.draining, w.linkUp = a.draining.Load, a.linkUp.Load
 	w.revoked = a.reap
@@ -71,14 +70,14 @@ func (a *App) wireWeb() {
 
 // turnKeys tells the relay the keys of a user name, and whose it is.
 func (a *App) turnKeys(username, realm string, allocate bool) ([][]byte, relay.Owner, error) {
-	keys, user, session, err := a.turn.Keys(username, realm, allocate, time.Now())
+	keys, user, session, err := a.live.Load().turn.Keys(username, realm, allocate, time.Now())
 	return keys, relay.Owner{User: user, Session: session}, err
 }
 
 // ice computes the servers and the credential for a caller who used that host.
 func (a *App) ice(c caller, host string, relayNode bus.NodeID) signal.ICE {
-	now := time.Now()
-	ttl := a.cfg.TURNTTL
+	now, l := time.Now(), a.live.Load()
+	ttl := l.cfg.TURNTTL
 	// A credential does not outlive what it was given for, so that revocations need not be remembered for longer.
 	if left := c.Expires.Sub(now); !c.Expires.IsZero() && left < ttl {
 		ttl = max(left, time.Second)
@@ -87,20 +86,21 @@ func (a *App) ice(c caller, host string, relayNode bus.NodeID) signal.ICE {
 	offer.Nodes, offer.Self, offer.Relay = a.bus.Nodes(), a.bus.Self(), relayNode
 	offer.Only = a.cfg.RelayPorts.None()
 	var expires time.Time
-	offer.Username, offer.Credential, expires = a.turn.Credential(auth.Handle(a.secrets.Master, c.Owner, c.Session), ttl, now)
+	offer.Username, offer.Credential, expires = l.turn.Credential(auth.Handle(a.secrets.Master, c.Owner, c.Session), ttl, now)
 	return signal.ICE{Servers: offer.servers(), TTLSeconds: int(ttl / time.Second), ExpiresAt: expires.UTC()}
 }
 
 // offer is what this node can offer by itself to clients who use that host.
 func (a *App) offer(host string) iceOffer {
+	cfg := a.live.Load().cfg
 	o := iceOffer{
-		Host: host, Name: a.cfg.TURNHost, Public: a.cfg.PublicIP, Port: int(a.addr.Port()), Extra: a.turns,
+		Host: host, Name: cfg.TURNHost, Public: cfg.PublicIP, Port: int(a.addr.Port()), Extra: a.turns,
 		UDP: true, TLS: a.offersTLS, Drain: a.draining.Load(),
 	}
-	for _, u := range a.cfg.TURNURLs {
+	for _, u := range cfg.TURNURLs {
 		o.URLs = append(o.URLs, string(u))
 	}
-	for _, s := range a.cfg.ICEServers {
+	for _, s := range cfg.ICEServers {
 		o.Others = append(o.Others, signal.ICEServer{URLs: []string{s.URL}, Username: s.Username, Credential: s.Credential})
 	}
 	return o
@@ -108,7 +108,7 @@ func (a *App) offer(host string) iceOffer {
 
 // offersTLS is --turns for one host.
 func (a *App) offersTLS(host string) bool {
-	switch a.cfg.TURNS {
+	switch a.live.Load().cfg.TURNS {
 	case config.On:
 		return true
 	case config.Off:
@@ -121,7 +121,7 @@ func (a *App) offersTLS(host string) bool {
 func (a *App) announcedURLs() []string {
 	host := a.addr.Addr()
 	if host.IsUnspecified() {
-		if addrs := reachable(interfaceAddrs()); len(addrs) > 0 {
+		if addrs := preferred(a.live.Load().addrs); len(addrs) > 0 {
 			host = addrs[0]
 		} else {
 			host = netip.AddrFrom4([4]byte{127, 0, 0, 1})
@@ -165,7 +165,7 @@ func (a *App) announceOnce(ctx context.Context) error {
 	return a.bus.Announce(ctx, bus.NodeInfo{
 		TURN:        a.announcedURLs(),
 		Allocations: a.allocations(),
-		Connections: a.hub.Stats().Connections,
+		Connections: a.hub.Connections(),
 		Draining:    a.draining.Load(),
 	})
 }

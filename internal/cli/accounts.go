@@ -10,6 +10,7 @@ import (
 
 	"callbox/auth"
 	"callbox/bus"
+	"callbox/internal/app"
 	"callbox/internal/config"
 	"callbox/internal/control"
 	"callbox/internal/datadir"
@@ -81,7 +82,7 @@ func (l *local) open(ctx context.Context, cfg config.Config) error {
 	if err := datadir.CheckOwner(cfg.Data); err != nil {
 		return err
 	}
-	secrets, err := l.dir.Secrets(secretOptions(cfg))
+	secrets, err := l.dir.Secrets(app.SecretOptions(cfg))
 	if err != nil {
 		return err
 	}
@@ -97,10 +98,6 @@ func (l *local) open(ctx context.Context, cfg config.Config) error {
 	}
 	l.sessions, err = auth.OpenSessions(ctx, store, secrets.Master, cfg.SessionTTL)
 	return err
-}
-
-func secretOptions(cfg config.Config) datadir.SecretOptions {
-	return datadir.SecretOptions{TURNFile: cfg.TURNSecretFile, ClusterFile: cfg.ClusterSecretFile, Clustered: cfg.Clustered()}
 }
 
 func (l *local) AddUser(ctx context.Context, r control.UserAdd) error {

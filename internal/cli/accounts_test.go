@@ -238,7 +238,9 @@ func TestCredentialVerifies(t *testing.T) {
 	if r.status != exitOK || !strings.Contains(r.stdout, "username: ") || !strings.Contains(r.stdout, "\npassword: ") {
 		t.Errorf("got %+v", r)
 	}
-	fails(t, exitUsage, "--ttl must be", "credential", "--user", "u", "--ttl", "99999h", "--data", dir)
+	for _, ttl := range []string{"99999h", "10ms", "-1h"} {
+		fails(t, exitUsage, "--ttl must be", "credential", "--user", "u", "--ttl="+ttl, "--data", dir)
+	}
 }
 
 func TestHealthcheck(t *testing.T) {

@@ -83,6 +83,7 @@ type grammar struct {
 	Key         keyCmd         `cmd:"" help:"Add, list and remove API keys, with which other programs sign room tokens."`
 	Token       tokenCmd       `cmd:"" help:"Make a room token for one user and room."`
 	Credential  credentialCmd  `cmd:"" help:"Make a TURN credential."`
+	Reload      reloadCmd      `cmd:"" help:"Make the running server read its configuration again."`
 	Config      configCmd      `cmd:"" help:"Show the configuration in effect, secrets masked, and where each value comes from."`
 	Version     versionCmd     `cmd:"" help:"Show the version."`
 	Healthcheck healthcheckCmd `cmd:"" help:"Ask the running server whether it is well; exit status 0 or 1."`

@@ -2,9 +2,13 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"callbox/auth"
+	"callbox/internal/app"
+	"callbox/internal/config"
+	"callbox/internal/control"
 	"callbox/internal/datadir"
 )
 
@@ -15,43 +19,44 @@ type credentialCmd struct {
 	JSON bool          `name:"json" help:"As one JSON object."`
 }
 
-// Run computes the credential from the TURN secret. It needs no running server.
-func (cmd *credentialCmd) Run(_ context.Context, c *call) error {
+// Run lets the running server make it, whose secret and realm may come from flags of its own. Without a server it is computed
+// from the configuration.
+func (cmd *credentialCmd) Run(ctx context.Context, c *call) error {
 	cfg, _, err := c.config()
 	if err != nil {
 		return err
 	}
-	ttl := cmd.TTL
-	if ttl == 0 {
-		ttl = cfg.TURNTTL
-	}
-	if ttl < time.Second || ttl > auth.MaxHandleLife {
+	if cmd.TTL != 0 && cmd.TTL < time.Second { // would count as not given
 		return usagef("--ttl must be from 1s to %v", auth.MaxHandleLife)
 	}
-	if cmd.User == "" || len(cmd.User) > 128 {
-		return usagef("--user must have 1 to 128 bytes")
+	request := control.CredentialRequest{User: cmd.User, TTLSeconds: int64(cmd.TTL / time.Second)}
+	if err := request.Check(); err != nil {
+		return usageError{err}
 	}
+	made, err := control.NewClient(cfg.Data).Credential(ctx, request)
+	if errors.Is(err, control.ErrNoServer) {
+		made, err = localCredential(cfg, request)
+	}
+	if err != nil {
+		return err
+	}
+	if cmd.JSON {
+		return c.printJSON(made)
+	}
+	return c.printf("username: %s\npassword: %s\nexpires:  %s\n", made.Username, made.Password, timestamp(made.ExpiresAt))
+}
+
+func localCredential(cfg config.Config, request control.CredentialRequest) (control.Credential, error) {
 	dir, err := datadir.At(cfg.Data)
 	if err != nil {
-		return err
+		return control.Credential{}, err
 	}
 	if err := datadir.CheckOwner(cfg.Data); err != nil {
-		return err
+		return control.Credential{}, err
 	}
-	secrets, err := dir.Secrets(secretOptions(cfg))
+	secrets, err := dir.Secrets(app.SecretOptions(cfg))
 	if err != nil {
-		return err
+		return control.Credential{}, err
 	}
-	now := time.Now()
-	turn := auth.TURN{Secrets: secrets.TURN, Realm: cfg.Realm}
-	username, password, expires := turn.Credential(auth.Handle(secrets.Master, cmd.User, auth.NewSessionID(now)), ttl, now)
-	if cmd.JSON {
-		return c.printJSON(struct {
-			Username  string    `json:"username"`
-			Password  string    `json:"password"`
-			Realm     string    `json:"realm"`
-			ExpiresAt time.Time `json:"expiresAt"`
-		}{username, password, cfg.Realm, expires.UTC()})
-	}
-	return c.printf("username: %s\npassword: %s\nexpires:  %s\n", username, password, timestamp(expires))
+	return request.Make(auth.TURN{Secrets: secrets.TURN, Realm: cfg.Realm}, secrets.Master, cfg.TURNTTL, time.Now())
 }

@@ -19,11 +19,17 @@ func (*serveCmd) Run(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	opts := app.Options{Log: c.logger(cfg), Version: readVersion().Version}
+	level := new(slog.LevelVar)
+	level.Set(cfg.LogLevel)
+	opts := app.Options{Log: c.logger(cfg, level), LogLevel: level, Version: readVersion().Version}
 	if c.Terminal && cfg.LogFormat != config.LogJSON {
 		opts.Stdout = c.Stdout
 	}
-	server, err := app.New(cfg, opts)
+	opts.Reload = func() (config.Config, error) {
+		cfg, _, err := c.config()
+		return cfg, err
+	}
+	server, err := app.New(ctx, cfg, opts)
 	if err != nil {
 		return err
 	}
@@ -31,8 +37,8 @@ func (*serveCmd) Run(ctx context.Context, c *call) error {
 }
 
 // logger writes to standard error: text for a person, JSON for a machine.
-func (c *call) logger(cfg config.Config) *slog.Logger {
-	options := &slog.HandlerOptions{Level: cfg.LogLevel}
+func (c *call) logger(cfg config.Config, level slog.Leveler) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
 	if cfg.LogFormat == config.LogText || cfg.LogFormat == config.LogAuto && c.Terminal {
 		return slog.New(slog.NewTextHandler(c.Stderr, options))
 	}

@@ -85,6 +85,20 @@ func (c *Client) RemoveKey(ctx context.Context, id string) error {
 	return c.do(ctx, http.MethodPost, PathKeyRemove, KeyRemove{ID: id}, nil)
 }
 
+// Credential makes a TURN credential.
+func (c *Client) Credential(ctx context.Context, r CredentialRequest) (Credential, error) {
+	var out Credential
+	err := c.do(ctx, http.MethodPost, PathCredential, r, &out)
+	return out, err
+}
+
+// Reload makes the server read its configuration again.
+func (c *Client) Reload(ctx context.Context) (Reloaded, error) {
+	var out Reloaded
+	err := c.do(ctx, http.MethodPost, PathReload, nil, &out)
+	return out, err
+}
+
 // Health asks how the server is.
 func (c *Client) Health(ctx context.Context) (Health, error) {
 	var out Health

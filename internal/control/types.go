@@ -21,6 +21,8 @@ const (
 	PathKeyAdd     = "/key/add"
 	PathKeyList    = "/key/list" // GET
 	PathKeyRemove  = "/key/remove"
+	PathCredential = "/credential"
+	PathReload     = "/reload"
 	PathHealth     = "/health" // GET
 )
 
@@ -90,6 +92,12 @@ type KeyRemove struct {
 	ID string `json:"id"`
 }
 
+// Reloaded answers PathReload, with the names of settings. A configuration with faults is CodeBadConfig, and changes nothing.
+type Reloaded struct {
+	Changed []string `json:"changed"` // in force from now on
+	Restart []string `json:"restart"` // differ from those in force, and need a restart
+}
+
 // Health answers PathHealth.
 type Health struct {
 	Status  string `json:"status"` // "ok" or "draining"
@@ -105,6 +113,7 @@ const (
 	CodeBadName     = "bad-name"     // 400
 	CodeBadPassword = "bad-password" // 400
 	CodeBadRequest  = "bad-request"  // 400
+	CodeBadConfig   = "bad-config"   // 409
 	CodeBusy        = "busy"         // 503
 	CodeInternal    = "internal"     // 500
 )

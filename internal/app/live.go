@@ -1,0 +1,100 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"callbox/auth"
+	"callbox/internal/config"
+	"callbox/internal/control"
+	"callbox/internal/datadir"
+	"callbox/relay"
+)
+
+// live is what a running server can change: computed whole from a configuration, swapped whole, never written to.
+type live struct {
+	cfg    config.Config // its other settings are those of the start
+	turn   auth.TURN
+	policy *relay.Policy
+	addrs  []netip.Addr // of this host
+}
+
+// newLive reads what the settings name. It reports every fault.
+func (a *App) newLive(cfg config.Config, secrets [][]byte, addrs []netip.Addr) (*live, error) {
+	policy, err := relay.ParsePolicy(texts(cfg.AllowPeer), texts(cfg.DenyPeer))
+	return &live{
+		cfg:    cfg,
+		turn:   auth.TURN{Secrets: secrets, Realm: cfg.Realm, Revoked: a.web.sessions.RevokedHandle},
+		policy: policy,
+		addrs:  addrs,
+	}, err
+}
+
+// take makes it what the server goes by from now on.
+func (a *App) take(l *live) {
+	a.live.Store(l)
+	a.relay.SetPublic(l.cfg.PublicIP)
+	if a.opts.LogLevel != nil {
+		a.opts.LogLevel.Set(l.cfg.LogLevel)
+	}
+}
+
+// errReload says that a configuration that was read again has faults, and that nothing has changed.
+var errReload = errors.New("the configuration is faulty; nothing has changed")
+
+// reload reads the configuration again and takes over what can change.
+func (a *App) reload() (control.Reloaded, error) {
+	if a.opts.Reload == nil {
+		return control.Reloaded{}, fmt.Errorf("%w: this server was not started from one", errReload)
+	}
+	a.reloading.Lock()
+	defer a.reloading.Unlock()
+	next, err := a.opts.Reload()
+	if err != nil {
+		return control.Reloaded{}, fmt.Errorf("%w:\n%w", errReload, err)
+	}
+	was := a.live.Load()
+	merged, changed, restart := was.cfg.Reload(next)
+	secrets, errSecrets := a.dir.Secrets(SecretOptions(merged))
+	l, errPolicy := a.newLive(merged, secrets.TURN, was.addrs)
+	if err := errors.Join(errSecrets, errPolicy); err != nil {
+		return control.Reloaded{}, fmt.Errorf("%w:\n%w", errReload, err)
+	}
+	const turnKey = "turn-secret-file"
+	hangs := false // the TURN secrets hang on the cluster secret
+	if !slices.Equal(secrets.Cluster, a.secrets.Cluster) {
+		// So do sessions and the records of the cluster, which do not change while the server runs.
+		key := "cluster-secret-file"
+		if merged.ClusterSecretFile == "" {
+			key = turnKey
+		}
+		restart = append(restart, key)
+		hangs = merged.ClusterSecretFile == "" || merged.TURNSecretFile == ""
+	}
+	switch {
+	case hangs:
+		l.turn.Secrets, l.cfg.TURNSecretFile = was.turn.Secrets, was.cfg.TURNSecretFile
+		changed = slices.DeleteFunc(changed, func(key string) bool { return key == turnKey })
+	case !slices.EqualFunc(secrets.TURN, was.turn.Secrets, slices.Equal) && !slices.Contains(changed, turnKey):
+		changed = append(changed, turnKey) // the same file with another content
+	}
+	a.take(l)
+	a.log.Info("configuration read again", logChanged, strings.Join(changed, " "), logRestart, strings.Join(restart, " "))
+	return control.Reloaded{Changed: append([]string{}, changed...), Restart: append([]string{}, restart...)}, nil
+}
+
+// SecretOptions say where the configuration has its secrets.
+func SecretOptions(cfg config.Config) datadir.SecretOptions {
+	return datadir.SecretOptions{TURNFile: cfg.TURNSecretFile, ClusterFile: cfg.ClusterSecretFile, Clustered: cfg.Clustered()}
+}
+
+// allowPeer asks the rules in force.
+func (a *App) allowPeer(peer netip.AddrPort) bool { return a.live.Load().policy.Allow(peer) }
+
+// allowedOrigin says whether pages of an origin may use the API.
+func (a *App) allowedOrigin(origin string) bool {
+	return slices.Contains(a.live.Load().cfg.Origins, config.Origin(origin))
+}
