@@ -63,7 +63,7 @@ soak:
 
 # The browser client has no DOM in it, so its tests need no browser.
 scripts:
-	@files=$$(find static -name '*.test.js' -o -name '*.test.mjs' | sort); \
+	@files=$$(find static -name '*_test.mjs' -o -name '*_test.js' | sort); \
 	if [ -z "$$files" ]; then echo "no test of the browser client found under static/"; exit 1; fi; \
 	node --test $$files
 
