@@ -179,6 +179,7 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { a.changes.run(background); return nil })
 	g.Go(func() error { a.announce(background); return nil })
+	g.Go(func() error { trim(background); return nil })
 	g.Go(func() error { a.renewSetup(background, auth.SetupTTL, a.greetAgain); return nil })
 	g.Go(func() error { a.watchHost(background, lookEvery, hostAddrs); return nil })
 	g.Go(func() error {
