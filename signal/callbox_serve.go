@@ -14,13 +14,19 @@ const ratePause = 10 * time.Millisecond
 
 // run reads callbox.v1 until the connection ends. It owns the connection.
 func (c *conn) run() {
-	defer c.hub.dismiss(c)
 	var err error
+	grown := false // the stack, by handling a message
 	for err == nil {
-		if err = c.await(); err == nil {
+		if err = c.await(grown); err == nil {
+			grown = true
 			err = c.readOne()
 		}
 	}
+	// A goroutine keeps a stack as large as it ever needed; an idle connection goes on with a new one.
+	if errors.Is(err, errIdle) && c.hub.spawn(c.run) {
+		return
+	}
+	defer c.hub.dismiss(c)
 	_ = c.ws.CloseNow()
 	if c.lent != nil {
 		c.hub.buffers.put(c.lent)

@@ -95,14 +95,7 @@ func (c *conn) Read(p []byte) (int, error) {
 		}
 	}
 	n := copy(p, c.in)
-	c.taken += n
-	if c.in = c.in[n:]; len(c.in) == 0 {
-		c.in = nil
-		if c.lent != nil {
-			c.hub.buffers.put(c.lent)
-			c.lent = nil
-		}
-	}
+	c.consume(n)
 	return n, nil
 }
 
@@ -118,13 +111,18 @@ func (c *conn) fill() error {
 	return nil
 }
 
-// await waits for the next frame to begin, with a shallow stack: this is where idle
-// connections spend their lives.
-func (c *conn) await() error {
-	if c.sock == nil || len(c.in) > 0 || c.br.Buffered() > 0 {
-		return nil
+// await waits for the next message to begin, with a shallow stack: this is where idle
+// connections spend their lives. errIdle: there was only a sign of life, and the stack has grown before.
+func (c *conn) await(grown bool) error {
+	for c.sock != nil && len(c.in) == 0 && c.br.Buffered() == 0 {
+		if err := c.fill(); err != nil {
+			return err
+		}
+		if c.takePongs(); len(c.in) == 0 && grown {
+			return errIdle
+		}
 	}
-	return c.fill()
+	return nil
 }
 
 // Write is for the websocket package: one whole control frame.
