@@ -70,14 +70,11 @@ func tokenHolder(t auth.RoomToken) caller {
 	}
 	return caller{
 		User: t.Subject, Name: name, Room: t.Room, Expires: t.Expires,
-		Session: keySession(t.Key), Owner: tokenOwner(keySession(t.Key), t.Subject),
+		Session: auth.KeySession(t.Key), Owner: tokenOwner(auth.KeySession(t.Key), t.Subject),
 	}
 }
 
-// keySession is what stands for an API key where logins have the id of their session. A session id has no colon.
-func keySession(key string) string { return "key:" + key }
-
-// tokenOwner is never a user's name either.
+// tokenOwner is the caller.Owner of a token's subject: never a user's name, which has no colon.
 func tokenOwner(session, subject string) string { return session + ":" + subject }
 
 // ownerOf is the caller.Owner of a connection.

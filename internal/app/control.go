@@ -88,71 +88,47 @@ func (a *App) controlAnswer(w http.ResponseWriter, out any, err error) {
 	}
 }
 
-func (a *App) controlUserAdd(w http.ResponseWriter, r *http.Request) {
-	controlled(a, w, r, func(in control.UserAdd) (any, error) {
-		return nil, a.web.users.Add(r.Context(), in.Name, in.Password, in.Admin, time.Now())
-	})
+// accounts are those of this server.
+func (a *App) accounts() control.Accounts {
+	return control.NewAccounts(a.web.users, a.web.keys, a.web.sessions, func() time.Duration { return a.live.Load().cfg.TURNTTL })
 }
 
-func (a *App) controlUserList(w http.ResponseWriter, _ *http.Request) {
-	out := control.UserList{Users: []control.User{}}
-	for _, u := range a.web.users.List() {
-		out.Users = append(out.Users, control.User(u))
-	}
-	a.controlAnswer(w, out, nil)
+func (a *App) controlUserAdd(w http.ResponseWriter, r *http.Request) {
+	controlled(a, w, r, func(in control.UserAdd) (any, error) { return nil, a.accounts().AddUser(r.Context(), in) })
+}
+
+func (a *App) controlUserList(w http.ResponseWriter, r *http.Request) {
+	users, err := a.accounts().Users(r.Context())
+	a.controlAnswer(w, control.UserList{Users: users}, err)
 }
 
 func (a *App) controlUserPasswd(w http.ResponseWriter, r *http.Request) {
 	controlled(a, w, r, func(in control.UserPasswd) (any, error) {
-		if err := a.web.users.SetPassword(r.Context(), in.Name, in.Password, time.Now()); err != nil {
-			return nil, err
-		}
-		return nil, a.endSessions(r, in.Name)
+		defer a.reap()
+		return nil, a.accounts().SetPassword(r.Context(), in)
 	})
 }
 
 func (a *App) controlUserRemove(w http.ResponseWriter, r *http.Request) {
 	controlled(a, w, r, func(in control.UserRemove) (any, error) {
-		if err := a.web.users.Remove(r.Context(), in.Name); err != nil {
-			return nil, err
-		}
-		return nil, a.endSessions(r, in.Name)
+		defer a.reap()
+		return nil, a.accounts().RemoveUser(r.Context(), in.Name)
 	})
-}
-
-// endSessions ends all sessions of a user on every node.
-func (a *App) endSessions(r *http.Request, user string) error {
-	defer a.reap()
-	return a.web.sessions.RevokeUser(r.Context(), user, time.Now())
 }
 
 func (a *App) controlKeyAdd(w http.ResponseWriter, r *http.Request) {
-	controlled(a, w, r, func(in control.KeyAdd) (any, error) {
-		id, secret, err := a.web.keys.Add(r.Context(), in.Name, time.Now())
-		if err != nil {
-			return nil, err
-		}
-		return control.NewKey{ID: id, Secret: secret, Key: auth.JoinKey(id, secret)}, nil
-	})
+	controlled(a, w, r, func(in control.KeyAdd) (any, error) { return a.accounts().AddKey(r.Context(), in.Name) })
 }
 
-func (a *App) controlKeyList(w http.ResponseWriter, _ *http.Request) {
-	out := control.KeyList{Keys: []control.Key{}}
-	for _, k := range a.web.keys.List() {
-		out.Keys = append(out.Keys, control.Key{ID: k.ID, Name: k.Name, Created: k.Created})
-	}
-	a.controlAnswer(w, out, nil)
+func (a *App) controlKeyList(w http.ResponseWriter, r *http.Request) {
+	keys, err := a.accounts().Keys(r.Context())
+	a.controlAnswer(w, control.KeyList{Keys: keys}, err)
 }
 
 func (a *App) controlKeyRemove(w http.ResponseWriter, r *http.Request) {
 	controlled(a, w, r, func(in control.KeyRemove) (any, error) {
-		if err := a.web.keys.Remove(r.Context(), in.ID); err != nil {
-			return nil, err
-		}
-		// The relays of its tokens' holders end with it, and their credentials, which live for --turn-ttl at most.
 		defer a.reap()
-		now := time.Now()
-		return nil, a.web.sessions.Revoke(r.Context(), auth.Session{ID: keySession(in.ID), Expires: now.Add(a.live.Load().cfg.TURNTTL)}, now)
+		return nil, a.accounts().RemoveKey(r.Context(), in.ID)
 	})
 }
 

@@ -149,7 +149,7 @@ func (a *App) reap() {
 	secret := a.secrets.Master
 	keys := make(map[string]bool)
 	for _, k := range a.web.keys.List() {
-		keys[keySession(k.ID)] = true
+		keys[auth.KeySession(k.ID)] = true
 	}
 	a.hub.Revoke(func(id signal.Identity) bool {
 		if id.Login {

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"callbox/auth"
 )
 
 // maxTURNUser bounds the names that other people's applications ask credentials for, in bytes.
@@ -41,7 +43,7 @@ func (s *web) getTURN(w http.ResponseWriter, r *http.Request) {
 		writeError(w, &apiError{Status: http.StatusBadRequest, Code: "bad-username", Message: "a username is text of at most 128 bytes"})
 		return
 	}
-	session := keySession(key.ID)
+	session := auth.KeySession(key.ID)
 	ice := s.ice(caller{Session: session, Owner: tokenOwner(session, user)}, clientOf(r).Hostname(), "")
 	out := turnAnswer{TTL: ice.TTLSeconds, URIs: []string{}}
 	for _, server := range ice.Servers {

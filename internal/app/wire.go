@@ -4,7 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"time"
@@ -14,25 +14,35 @@ import (
 	"callbox/bus/memory"
 	"callbox/bus/redis"
 	"callbox/internal/config"
+	"callbox/internal/datadir"
 	"callbox/internal/metrics"
 	"callbox/relay"
 	"callbox/signal"
 )
 
-// openBus opens the bus that the configuration names. It is a node only once it is started.
+// openBus opens the bus. It is a node only once it is started.
 func (a *App) openBus(ctx context.Context, store *bus.Store) (bus.Bus, error) {
 	if a.opts.OpenBus != nil {
 		return a.opts.OpenBus(ctx, store)
 	}
-	if !a.cfg.Clustered() {
-		return memory.NewNetwork().Open(memory.Config{Name: a.cfg.NodeName, Store: store, Log: a.log})
+	return OpenBus(ctx, a.cfg, a.secrets, store, a.log)
+}
+
+// OpenBus opens the bus that a configuration names. Who only needs the shared records does not start it.
+func OpenBus(ctx context.Context, cfg config.Config, secrets datadir.Secrets, store *bus.Store, log *slog.Logger) (bus.Bus, error) {
+	if !cfg.Clustered() {
+		b, err := memory.NewNetwork().Open(memory.Config{Name: cfg.NodeName, Store: store, Log: log})
+		if err != nil {
+			return nil, err
+		}
+		return b, nil
 	}
 	b, err := redis.Open(ctx, redis.Config{
-		URL: string(a.cfg.Bus), Name: a.cfg.NodeName, Prefix: a.cfg.BusPrefix,
-		Secret: a.secrets.Cluster, Store: store, Log: a.log,
+		URL: string(cfg.Bus), Name: cfg.NodeName, Prefix: cfg.BusPrefix,
+		Secret: secrets.Cluster, Store: store, Log: log,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("bus %s: %w", a.cfg.Bus.Masked(), err)
+		return nil, err
 	}
 	return b, nil
 }

@@ -51,16 +51,15 @@ func (c *call) withAccounts(ctx context.Context, create bool, do func(accounts) 
 	if err != nil {
 		return err
 	}
-	return errors.Join(do(local), local.dir.Close())
+	return errors.Join(do(local), local.close())
 }
 
-// local works on the data directory itself, while no server does.
+// local works on the records itself, while no server does on this directory: those of the directory, or in a cluster those
+// that its nodes share.
 type local struct {
-	dir      *datadir.Dir
-	users    *auth.Users
-	keys     *auth.Keys
-	sessions *auth.Sessions
-	turnTTL  time.Duration // the longest life of a credential given for a token
+	control.Accounts
+	dir *datadir.Dir
+	bus bus.Bus
 }
 
 func openLocal(ctx context.Context, cfg config.Config) (*local, error) {
@@ -71,9 +70,9 @@ func openLocal(ctx context.Context, cfg config.Config) (*local, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &local{dir: dir, turnTTL: cfg.TURNTTL}
+	l := &local{dir: dir}
 	if err := l.open(ctx, cfg); err != nil {
-		return nil, errors.Join(err, dir.Close())
+		return nil, errors.Join(err, l.close())
 	}
 	return l, nil
 }
@@ -90,60 +89,26 @@ func (l *local) open(ctx context.Context, cfg config.Config) error {
 	if err != nil {
 		return err
 	}
-	if l.users, err = auth.OpenUsers(ctx, store); err != nil {
+	if l.bus, err = app.OpenBus(ctx, cfg, secrets, store, nil); err != nil {
 		return err
 	}
-	if l.keys, err = auth.OpenKeys(ctx, store); err != nil {
+	users, err := auth.OpenUsers(ctx, l.bus)
+	if err != nil {
 		return err
 	}
-	l.sessions, err = auth.OpenSessions(ctx, store, secrets.Master, cfg.SessionTTL)
+	keys, err := auth.OpenKeys(ctx, l.bus)
+	if err != nil {
+		return err
+	}
+	sessions, err := auth.OpenSessions(ctx, l.bus, secrets.Master, cfg.SessionTTL)
+	l.Accounts = control.NewAccounts(users, keys, sessions, func() time.Duration { return cfg.TURNTTL })
 	return err
 }
 
-func (l *local) AddUser(ctx context.Context, r control.UserAdd) error {
-	return l.users.Add(ctx, r.Name, r.Password, r.Admin, time.Now())
-}
-
-func (l *local) Users(context.Context) ([]control.User, error) {
-	out := []control.User{}
-	for _, u := range l.users.List() {
-		out = append(out, control.User(u))
+func (l *local) close() error {
+	var err error
+	if l.bus != nil {
+		err = l.bus.Close()
 	}
-	return out, nil
-}
-
-func (l *local) SetPassword(ctx context.Context, r control.UserPasswd) error {
-	if err := l.users.SetPassword(ctx, r.Name, r.Password, time.Now()); err != nil {
-		return err
-	}
-	return l.sessions.RevokeUser(ctx, r.Name, time.Now())
-}
-
-func (l *local) RemoveUser(ctx context.Context, name string) error {
-	if err := l.users.Remove(ctx, name); err != nil {
-		return err
-	}
-	return l.sessions.RevokeUser(ctx, name, time.Now())
-}
-
-func (l *local) AddKey(ctx context.Context, name string) (control.NewKey, error) {
-	id, secret, err := l.keys.Add(ctx, name, time.Now())
-	return control.NewKey{ID: id, Secret: secret, Key: auth.JoinKey(id, secret)}, err
-}
-
-func (l *local) Keys(context.Context) ([]control.Key, error) {
-	out := []control.Key{}
-	for _, k := range l.keys.List() {
-		out = append(out, control.Key(k))
-	}
-	return out, nil
-}
-
-// RemoveKey also revokes the TURN credentials that holders of the key's tokens were given.
-func (l *local) RemoveKey(ctx context.Context, id string) error {
-	if err := l.keys.Remove(ctx, id); err != nil {
-		return err
-	}
-	now := time.Now()
-	return l.sessions.Revoke(ctx, auth.Session{ID: auth.KeySession(id), Expires: now.Add(l.turnTTL)}, now)
+	return errors.Join(err, l.dir.Close())
 }
