@@ -20,36 +20,42 @@ const members = 512
 // The nodes share this process, so its CPU time is theirs; what they cost at
 // rest (leases, the list of nodes) is measured first and taken off.
 func measureNodes(r *rig, s sizes) []figure {
+	type kind struct {
+		all bool
+		n   int
+	}
+	costs, rests := map[kind][]float64{}, map[kind][]float64{}
+	for range s.Rounds { // each round has every kind, so that a change of the machine's mood falls on all
+		for _, n := range s.Nodes {
+			for _, all := range []bool{false, true} {
+				cost, rest := spread(r, s, n, all)
+				k := kind{all, n}
+				costs[k], rests[k] = append(costs[k], cost), append(rests[k], rest)
+			}
+		}
+	}
 	var figures []figure
-	first := map[bool]float64{}
+	first, last := s.Nodes[0], s.Nodes[len(s.Nodes)-1]
 	for _, all := range []bool{false, true} {
-		kind := "to the peer's node"
+		name := "to the peer's node"
 		if all {
-			kind = "to all nodes"
+			name = "to all nodes"
 		}
 		for _, n := range s.Nodes {
-			var costs, rests []float64
-			for range s.Rounds {
-				cost, rest := spread(r, s, n, all)
-				costs, rests = append(costs, cost), append(rests, rest)
-			}
-			cost := median(costs)
-			if n == s.Nodes[0] {
-				first[all] = cost
-			}
-			figures = append(figures, figure{Name: fmt.Sprintf("CPU a message, %s, %d nodes", kind, n), Value: cost, Unit: "µs"})
-			if !all {
-				figures = append(figures, figure{Name: fmt.Sprintf("CPU at rest, all of %d nodes and Redis", n), Value: median(rests), Unit: "ms/s"})
-			}
-			if n == s.Nodes[0] {
+			cost := median(costs[kind{all, n}])
+			figures = append(figures, figure{Name: fmt.Sprintf("CPU a message, %s, %d nodes", name, n), Value: cost, Unit: "µs"})
+			if n == first {
 				continue
 			}
-			f := figure{Name: fmt.Sprintf("%s, %d nodes / %d nodes", kind, n, s.Nodes[0]), Value: cost / first[all]}
-			if !all && n == s.Nodes[len(s.Nodes)-1] {
+			f := figure{Name: fmt.Sprintf("%s, %d nodes / %d nodes", name, n, first), Value: cost / median(costs[kind{all, first}])}
+			if !all && n == last {
 				f = f.atMost(1.2)
 			}
 			figures = append(figures, f)
 		}
+	}
+	for _, n := range s.Nodes {
+		figures = append(figures, figure{Name: fmt.Sprintf("CPU at rest, all of %d nodes and Redis", n), Value: median(rests[kind{false, n}]), Unit: "ms/s"})
 	}
 	return figures
 }
@@ -103,12 +109,6 @@ func spread(r *rig, s sizes, n int, all bool) (cost, rest float64) {
 		}
 		return own + theirs
 	}
-	before, begun := used(), time.Now()
-	for time.Since(begun) < s.duration()/2 && r.ctx.Err() == nil {
-		time.Sleep(10 * time.Millisecond)
-	}
-	resting := float64(used()-before) / float64(time.Since(begun))
-
 	data := make([]byte, 500)
 	send := func(from, to int) int64 {
 		if err := nodes[from].Send(nodes[to].Self(), data); err != nil {
@@ -116,8 +116,24 @@ func spread(r *rig, s sizes, n int, all bool) (cost, rest float64) {
 		}
 		return 1
 	}
+	// The first messages make links and buffers.
+	expected := int64(0)
+	for from := range n {
+		for to := range n {
+			if to != from {
+				expected += send(from, to)
+			}
+		}
+	}
+	arrive(r, &got, &lost, expected)
+	pause(r.ctx, time.Second)
+
+	before, begun := used(), time.Now()
+	pause(r.ctx, s.duration()/2)
+	resting := float64(used()-before) / float64(time.Since(begun))
+
 	before, begun = used(), time.Now()
-	sent, expected := 0, int64(0)
+	sent := 0
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for time.Since(begun) < s.duration() && r.ctx.Err() == nil {
@@ -141,6 +157,15 @@ func spread(r *rig, s sizes, n int, all bool) (cost, rest float64) {
 			}
 		}
 	}
+	arrive(r, &got, &lost, expected)
+	// The receipts of the last messages belong to the cost.
+	time.Sleep(100 * time.Millisecond)
+	total := float64(used()-before) - resting*float64(time.Since(begun))
+	return total / float64(sent) / 1000, resting * 1000
+}
+
+// arrive waits until so many messages have arrived.
+func arrive(r *rig, got, lost *atomic.Int64, expected int64) {
 	deadline := time.Now().Add(10 * time.Second)
 	for got.Load() < expected && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond)
@@ -148,8 +173,14 @@ func spread(r *rig, s sizes, n int, all bool) (cost, rest float64) {
 	if got.Load() != expected || lost.Load() != 0 {
 		r.Fatalf("%d of %d messages have arrived, %d came back", got.Load(), expected, lost.Load())
 	}
-	// The receipts of the last messages belong to the cost.
-	time.Sleep(100 * time.Millisecond)
-	total := float64(used()-before) - resting*float64(time.Since(begun))
-	return total / float64(sent) / 1000, resting * 1000
+}
+
+// pause waits.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
