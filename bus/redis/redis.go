@@ -152,12 +152,19 @@ func Open(ctx context.Context, c Config) (*Bus, error) {
 		return nil, err
 	}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
+	opens := &opening{ctx: ctx, next: dialRedis}
 	if c.dial != nil {
-		t.option.DialCtxFn = func(ctx context.Context, address string, _ *net.Dialer, _ *tls.Config) (net.Conn, error) {
+		opens.next = func(ctx context.Context, address string, _ *net.Dialer, _ *tls.Config) (net.Conn, error) {
 			return c.dial(ctx, address)
 		}
 	}
-	if err := b.connect(ctx, t); err != nil {
+	t.option.DialCtxFn = opens.dial
+	err = b.connect(ctx, t)
+	opens.done()
+	if err == nil && ctx.Err() != nil {
+		err = ctx.Err() // and perhaps its connections with it
+	}
+	if err != nil {
 		b.cancel()
 		b.hangUp()
 		return nil, err
@@ -167,6 +174,9 @@ func Open(ctx context.Context, c Config) (*Bus, error) {
 
 func (b *Bus) connect(ctx context.Context, t target) error {
 	unreachable := func(err error) error {
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return fmt.Errorf("bus: Redis at %s: %w", t.text, ctx.Err())
+		}
 		return fmt.Errorf("bus: no answer from Redis at %s: %w: start Redis, or correct the bus URL (--bus)", t.text, err)
 	}
 	var err error

@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"context"
+	"net"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/alicebob/miniredis/v2"
 
@@ -44,4 +47,33 @@ func TestAccountsOfAClusterWithoutAServer(t *testing.T) {
 	}
 	redis.Close()
 	fails(t, exitFault, "start Redis", "user", "list", "--data", one, "--config", file)
+}
+
+// TestInterruptedStartEndsAtOnce: nothing answers where Redis should be, but the port is open.
+func TestInterruptedStartEndsAtOnce(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	secret := filepath.Join(t.TempDir(), "secret")
+	writeFile(t, secret, "a secret of all nodes\n")
+	dir := dataDir(t)
+	ctx, interrupt := context.WithCancel(t.Context())
+	ended := make(chan int, 1)
+	var out, errs buffer
+	go func() {
+		ended <- Run(ctx, []string{"--listen", "127.0.0.1:0", "--data", dir, "--bus", "redis://" + silent.Addr().String(), "--cluster-secret-file", secret},
+			Env{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs})
+	}()
+	conn, err := silent.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	before := time.Now()
+	interrupt()
+	if status := <-ended; status != exitOK || time.Since(before) > time.Second {
+		t.Errorf("status %d after %v: %s", status, time.Since(before), errs.String())
+	}
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 
 	"callbox/internal/app"
@@ -30,6 +31,9 @@ func (*serveCmd) Run(ctx context.Context, c *call) error {
 		return cfg, err
 	}
 	server, err := app.New(ctx, cfg, opts)
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		return nil // asked to stop before it had started
+	}
 	if err != nil {
 		return err
 	}
