@@ -59,7 +59,7 @@ e2e:
 
 # Allocations coming and going for minutes; make test does it for seconds.
 soak:
-	CALLBOX_TEST_SOAK=5m $(GO) test -timeout 20m -count=1 -v -run TestAllocationsComeAndGo $(HEAVY)
+	TEST_SOAK=5m $(GO) test -timeout 20m -count=1 -v -run TestAllocationsComeAndGo $(HEAVY)
 
 # The browser client has no DOM in it, so its tests need no browser.
 scripts:

@@ -14,10 +14,10 @@ import (
 	"github.com/pion/turn/v3"
 )
 
-// soakFor is how long the soak lasts: short in every run, longer where CALLBOX_TEST_SOAK says so (make soak).
+// soakFor is how long the soak lasts: short in every run, longer where TEST_SOAK says so (make soak).
 func soakFor(t *testing.T) time.Duration {
 	t.Helper()
-	text := os.Getenv("CALLBOX_TEST_SOAK")
+	text := os.Getenv("TEST_SOAK")
 	if text == "" {
 		return 20 * time.Second
 	}

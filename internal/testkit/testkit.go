@@ -94,10 +94,10 @@ func Port(t testing.TB, host string) int {
 }
 
 // Artifact returns a path for a file that helps to understand a failure. The files outlive the test: they are in the folder
-// that CALLBOX_TEST_ARTIFACTS names, or in one under the system's temporary folder.
+// that TEST_ARTIFACTS names, or in one under the system's temporary folder.
 func Artifact(t testing.TB, name string) string {
 	t.Helper()
-	dir := os.Getenv("CALLBOX_TEST_ARTIFACTS")
+	dir := os.Getenv("TEST_ARTIFACTS")
 	if dir == "" {
 		dir = filepath.Join(os.TempDir(), "callbox-test-artifacts")
 	}
