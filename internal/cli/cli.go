@@ -75,8 +75,8 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 // grammar is the command line. --data and --config stand before or after any
 // subcommand; the other settings belong to those that use them.
 type grammar struct {
-	Data string `name:"data" type:"raw" group:"general" placeholder:"DIR" help:"Data directory: users, keys, secrets, certificates (callbox-data)."`
-	File string `name:"config" type:"raw" group:"general" placeholder:"FILE" help:"YAML file of settings; CALLBOX_* variables come before it, flags before both."`
+	Data string `name:"data" type:"raw" group:"files" placeholder:"DIR" help:"Data directory: users, keys, secrets, certificates (callbox-data)."`
+	File string `name:"config" type:"raw" group:"files" placeholder:"FILE" help:"YAML file of settings; CALLBOX_* variables come before it, flags before both."`
 
 	Serve       serveCmd       `cmd:"" default:"withargs" help:"Run the server. This is what callbox does when nothing else is asked for."`
 	User        userCmd        `cmd:"" help:"Add, list and remove users, change passwords."`
@@ -119,6 +119,7 @@ func run(ctx context.Context, args []string, env Env) error {
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.ValueFormatter(helpText),
 		kong.ExplicitGroups([]kong.Group{
+			{Key: "files", Title: "Files:"},
 			{Key: "general", Title: "General:"},
 			{Key: "web", Title: "Web:"},
 			{Key: "relay", Title: "Relay:"},
@@ -129,6 +130,7 @@ func run(ctx context.Context, args []string, env Env) error {
 	if err != nil {
 		return fmt.Errorf("command line grammar: %w", err)
 	}
+	parser.Model.HelpFlag.Help = "Show this help."
 	parsed, err := parser.Parse(args)
 	if exited { // --help has been answered
 		return nil
@@ -160,9 +162,9 @@ func collector(flags map[string][]string) kong.Mapper {
 	})
 }
 
-// helpText adds the default of a setting to its help.
+// helpText adds the default of a setting to its help. Where that is 0, the help says already what 0 means.
 func helpText(v *kong.Value) string {
-	if v.Tag == nil || v.Tag.Get("def") == "" {
+	if v.Tag == nil || v.Tag.Get("def") == "" || v.Tag.Get("def") == "0" {
 		return v.Help
 	}
 	return strings.TrimSuffix(v.Help, ".") + " (" + v.Tag.Get("def") + ")."

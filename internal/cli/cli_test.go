@@ -29,6 +29,9 @@ func TestHelpNamesEverySubcommandAndSetting(t *testing.T) {
 	if !strings.Contains(serve, "(49152-65535)") {
 		t.Error("help does not say the defaults")
 	}
+	if reload := ok(t, "", "reload", "--help"); !strings.Contains(reload, "public-ip") || strings.Contains(reload, "realm") {
+		t.Errorf("help does not say what can change: %s", reload)
+	}
 }
 
 func TestWrongCommandLinesEndWithStatus2(t *testing.T) {

@@ -6,12 +6,19 @@ import (
 	"fmt"
 	"strings"
 
+	"callbox/internal/config"
 	"callbox/internal/control"
 )
 
 // reloadCmd makes the running server read its configuration again.
 type reloadCmd struct {
 	JSON bool `name:"json" help:"As one JSON object."`
+}
+
+// Help says what can change.
+func (cmd *reloadCmd) Help() string {
+	return "Flags stay as they were given; the file and what it names are read again. Where there is a fault, nothing changes. These settings can change: " +
+		strings.Join(config.Reloadable(), ", ") + ". Others wait for a restart, and are named."
 }
 
 // Run asks the server and says what came of it.

@@ -14,6 +14,11 @@ type serveCmd struct {
 	config.Config
 }
 
+// Help says what the list of flags does not.
+func (*serveCmd) Help() string {
+	return "Each setting is also a variable (CALLBOX_TURN_TTL) and a key of the file (turn-ttl). A list in a variable is separated by spaces. callbox config shows what is in effect; callbox reload takes changes over."
+}
+
 // Run opens everything, serves, and closes everything.
 func (*serveCmd) Run(ctx context.Context, c *call) error {
 	cfg, _, err := c.config()

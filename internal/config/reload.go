@@ -22,3 +22,14 @@ func (c Config) Reload(next Config) (merged Config, changed, restart []string) {
 	}
 	return merged, changed, restart
 }
+
+// Reloadable are the keys of the settings that can change while a server runs.
+func Reloadable() []string {
+	var out []string
+	for _, f := range allFields() {
+		if f.reload {
+			out = append(out, f.name)
+		}
+	}
+	return out
+}
