@@ -14,8 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pion/turn/v3"
-
 	"callbox/internal/config"
 	"callbox/internal/control"
 )
@@ -60,47 +58,34 @@ func (r *running) turnURLs(c *http.Client) string {
 	return strings.Join(all, " ")
 }
 
-// relayed opens a relay and returns its address.
-func (r *running) relayed(username, password string) (net.Addr, error) {
+// credential is one that the running server makes.
+func (r *running) credential() control.Credential {
 	r.t.Helper()
-	client, err := turn.NewClient(&turn.ClientConfig{
-		STUNServerAddr: r.Addr().String(), TURNServerAddr: r.Addr().String(), Conn: dialTURN(r.t, "udp", ""),
-		Username: username, Password: password, Realm: "callbox",
-	})
+	c, err := control.NewClient(r.data).Credential(r.t.Context(), control.CredentialRequest{User: "ada"})
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.t.Cleanup(client.Close)
-	if err := client.Listen(); err != nil {
-		r.t.Fatal(err)
-	}
-	conn, err := client.Allocate()
-	if err != nil {
-		return nil, err
-	}
-	r.t.Cleanup(func() { _ = conn.Close() })
-	return conn.LocalAddr(), nil
+	return c
+}
+
+// takes says whether the relay takes a credential.
+func (r *running) takes(c control.Credential) bool {
+	r.t.Helper()
+	return allocate(r.t, "udp", r.Addr().String(), c.Username, c.Password) == nil
 }
 
 func TestReloadedPublicAddressIsThatOfTheNextRelayAndTheNextServers(t *testing.T) {
 	r, next := reloadable(t, func(c *config.Config) { c.PublicIP = []netip.Addr{addr("203.0.113.5")} })
 	r.addUser("ada", false)
 	ada := r.logIn("ada")
-	credential := func() (string, string) {
-		c, err := control.NewClient(r.data).Credential(t.Context(), control.CredentialRequest{User: "ada"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c.Username, c.Password
-	}
-	username, password := credential()
+	c := r.credential()
 	for _, want := range []string{"203.0.113.5", "198.51.100.9"} {
 		next.PublicIP = []netip.Addr{addr(want)}
 		r.reload()
 		if urls := r.turnURLs(ada); !strings.Contains(urls, "turn:"+want+":") {
 			t.Errorf("URLs %s, want those of %s", urls, want)
 		}
-		at, err := r.relayed(username, password)
+		at, err := relayed(t, "udp", r.Addr().String(), c.Username, c.Password)
 		if err != nil || at.(*net.UDPAddr).IP.String() != want {
 			t.Errorf("relay at %v, %v, want %s", at, err, want)
 		}
@@ -142,9 +127,8 @@ func TestReloadTakesOverWhatCanChangeAndNamesTheRest(t *testing.T) {
 	if foreign() == "" || !r.allowPeer(private) || r.opts.LogLevel.Level() != slog.LevelDebug {
 		t.Error("origin, peer rule or log level is as it was")
 	}
-	c, err := control.NewClient(r.data).Credential(t.Context(), control.CredentialRequest{User: "ada"})
-	if err != nil || c.Realm != "callbox" || time.Until(c.ExpiresAt) > 5*time.Minute {
-		t.Errorf("credential %+v, %v", c, err)
+	if c := r.credential(); c.Realm != "callbox" || time.Until(c.ExpiresAt) > 5*time.Minute {
+		t.Errorf("credential %+v", c)
 	}
 	next.TURNURLs = []config.TURNURL{"turn:lb.example:3478?transport=udp"}
 	got = r.reload()
@@ -161,36 +145,25 @@ func TestReloadedSecretsIssueAndTheOldOnesVerifyWhileTheyAreListed(t *testing.T)
 	const first, second = "the first secret of all", "the second secret of all"
 	writeFile(t, file, first+"\n")
 	r, _ := reloadable(t, func(c *config.Config) { c.TURNSecretFile = file })
-	credential := func() (string, string) {
-		c, err := control.NewClient(r.data).Credential(t.Context(), control.CredentialRequest{User: "ada"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c.Username, c.Password
-	}
-	oldName, oldPassword := credential()
-	works := func(username, password string) bool {
-		_, err := r.relayed(username, password)
-		return err == nil
-	}
+	older := r.credential()
 	writeFile(t, file, second+"\n"+first+"\n")
 	if got := r.reload(); !slices.Equal(got.Changed, []string{"turn-secret-file"}) || len(got.Restart) != 0 {
 		t.Errorf("rotated: %+v", got)
 	}
-	newName, newPassword := credential()
-	if !works(oldName, oldPassword) || !works(newName, newPassword) {
+	newer := r.credential()
+	if !r.takes(older) || !r.takes(newer) {
 		t.Error("with both secrets listed, a credential of one does not work")
 	}
 	writeFile(t, file, second+"\n")
 	r.reload()
-	if works(oldName, oldPassword) || !works(newName, newPassword) {
+	if r.takes(older) || !r.takes(newer) {
 		t.Error("after the first was struck off, not the second alone works")
 	}
 	writeFile(t, file, "short\n")
 	if _, err := control.NewClient(r.data).Reload(t.Context()); codeOf(err) != control.CodeBadConfig || !strings.Contains(err.Error(), file+":1") {
 		t.Errorf("a faulty file: %v", err)
 	}
-	if !works(newName, newPassword) {
+	if !r.takes(newer) {
 		t.Error("a faulty file has changed something")
 	}
 }
@@ -223,10 +196,8 @@ func TestClusterSecretWaitsForARestart(t *testing.T) {
 	if got := r.reload(); !slices.Equal(got.Restart, []string{"cluster-secret-file"}) || len(got.Changed) != 0 {
 		t.Errorf("got %+v", got)
 	}
-	if c, err := control.NewClient(r.data).Credential(t.Context(), control.CredentialRequest{User: "ada"}); err != nil {
-		t.Error(err)
-	} else if _, err := r.relayed(c.Username, c.Password); err != nil {
-		t.Error(err)
+	if !r.takes(r.credential()) {
+		t.Error("the relay refuses the server's own credential")
 	}
 	if got := r.live.Load().turn.Secrets; !slices.EqualFunc(got, r.secrets.TURN, slices.Equal) {
 		t.Error("the TURN secret that is derived from it has changed")

@@ -44,6 +44,13 @@ func dialTURN(t *testing.T, network, addr string) net.PacketConn {
 // allocate opens a relay and returns what Allocate says.
 func allocate(t *testing.T, network, addr, username, password string) error {
 	t.Helper()
+	_, err := relayed(t, network, addr, username, password)
+	return err
+}
+
+// relayed opens a relay and returns its address.
+func relayed(t *testing.T, network, addr, username, password string) (net.Addr, error) {
+	t.Helper()
 	client, err := turn.NewClient(&turn.ClientConfig{
 		STUNServerAddr: addr, TURNServerAddr: addr, Conn: dialTURN(t, network, addr),
 		Username: username, Password: password, Realm: "callbox",
@@ -55,12 +62,13 @@ func allocate(t *testing.T, network, addr, username, password string) error {
 	if err := client.Listen(); err != nil {
 		t.Fatal(err)
 	}
-	relayed, err := client.Allocate()
-	if err == nil {
-		// At the end of the test, when the server may have ended it already.
-		t.Cleanup(func() { _ = relayed.Close() })
+	conn, err := client.Allocate()
+	if err != nil {
+		return nil, err
 	}
-	return err
+	// At the end of the test, when the server may have ended it already.
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn.LocalAddr(), nil
 }
 
 func TestOnePortRelaysOverEveryTransport(t *testing.T) {

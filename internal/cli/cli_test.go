@@ -11,7 +11,7 @@ import (
 
 func TestHelpNamesEverySubcommandAndSetting(t *testing.T) {
 	out := ok(t, "", "--help")
-	for _, name := range []string{"serve", "user add", "user list", "user passwd", "user remove", "key add", "key list", "key remove", "token", "credential", "config", "version", "healthcheck", "--data", "--config"} {
+	for _, name := range []string{"serve", "user add", "user list", "user passwd", "user remove", "key add", "key list", "key remove", "token", "credential", "reload", "config", "version", "healthcheck", "--data", "--config"} {
 		if !strings.Contains(out, "  "+name) {
 			t.Errorf("help does not name %s", name)
 		}
