@@ -147,6 +147,7 @@ func (c *cluster) cost(s sizes) []figure {
 		"local":  func(i int) string { return c.nodes[i/2%2].Addr() },
 		"across": func(i int) string { return c.nodes[i%2].Addr() },
 	}
+	rates := []int{s.Rate, 4 * s.Rate}
 	runs := map[string][]load{}
 	for _, where := range []string{"local", "across"} {
 		left, right, all := c.pairs(pairCount, where)
@@ -156,18 +157,17 @@ func (c *cluster) cost(s sizes) []figure {
 			right[i].aim(left[i])
 		}
 		for range s.Rounds {
-			runs[where+" steady"] = append(runs[where+" steady"], c.steady(left, right, size, s))
+			for _, rate := range rates {
+				kind := fmt.Sprintf("%s %d/s", where, rate)
+				runs[kind] = append(runs[kind], c.steady(left, right, size, rate, s.duration()))
+			}
 			runs[where+" saturated"] = append(runs[where+" saturated"], c.saturated(left, right, size, s))
 		}
 		c.healthy(all)
 	}
 	var figures []figure
-	for _, kind := range []string{"steady", "saturated"} {
-		local, across := runs["local "+kind], runs["across "+kind]
-		title := kind
-		if kind == "steady" {
-			title = fmt.Sprintf("%d/s", s.Rate)
-		}
+	for _, title := range []string{fmt.Sprintf("%d/s", rates[0]), fmt.Sprintf("%d/s", rates[1]), "saturated"} {
+		local, across := runs["local "+title], runs["across "+title]
 		of := func(all []load, f func(load) float64) float64 {
 			var values []float64
 			for _, l := range all {
@@ -185,7 +185,7 @@ func (c *cluster) cost(s sizes) []figure {
 			figure{Name: "signals a CPU second, across / local, " + title, Value: of(local, nodes) / of(across, nodes), Unit: ""}.atLeast(0.5),
 			figure{Name: "the same with Redis counted, " + title, Value: of(local, nodes) / (of(across, nodes) + of(across, redis)), Unit: ""},
 		)
-		if kind == "saturated" {
+		if title == "saturated" {
 			figures = append(figures,
 				figure{Name: "signals a second, local, " + title, Value: of(local, rate), Unit: "/s"},
 				figure{Name: "signals a second, across, " + title, Value: of(across, rate), Unit: "/s"},
@@ -196,7 +196,7 @@ func (c *cluster) cost(s sizes) []figure {
 }
 
 // steady sends at the given rate, both ways between the pairs in turn, and waits for all.
-func (c *cluster) steady(left, right []*peer, size int, s sizes) load {
+func (c *cluster) steady(left, right []*peer, size, rate int, d time.Duration) load {
 	data := payload(size)
 	var got atomic.Int64
 	for i := range left {
@@ -208,9 +208,9 @@ func (c *cluster) steady(left, right []*peer, size int, s sizes) load {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	sent := int64(0)
-	for time.Since(begun) < s.duration() {
+	for time.Since(begun) < d {
 		<-tick.C
-		for due := int64(time.Since(begun).Seconds() * float64(s.Rate)); sent < due; sent++ {
+		for due := int64(time.Since(begun).Seconds() * float64(rate)); sent < due; sent++ {
 			i := int(sent/2) % len(left)
 			from := left[i]
 			if sent%2 == 1 {
