@@ -37,11 +37,18 @@ type running struct {
 	stop func() error // asks it to end and waits
 }
 
-func serve(t *testing.T, change func(*config.Config)) *running {
+// onLoopback is a configuration on a free port, with a data directory of the test's own.
+func onLoopback(t *testing.T) config.Config {
 	t.Helper()
 	cfg := config.Default()
 	cfg.Listen = netip.MustParseAddrPort("127.0.0.1:0")
 	cfg.Data = filepath.Join(t.TempDir(), "data")
+	return cfg
+}
+
+func serve(t *testing.T, change func(*config.Config)) *running {
+	t.Helper()
+	cfg := onLoopback(t)
 	if change != nil {
 		change(&cfg)
 	}
@@ -167,8 +174,8 @@ func (r *running) logIn(name string) *http.Client {
 
 func TestSecondServerOnThePortFailsClearly(t *testing.T) {
 	r := serve(t, nil)
-	cfg := config.Default()
-	cfg.Listen, cfg.Data = r.Addr(), filepath.Join(t.TempDir(), "data")
+	cfg := onLoopback(t)
+	cfg.Listen = r.Addr()
 	if _, err := New(t.Context(), cfg, Options{}); err == nil || !strings.Contains(err.Error(), "in use") || !strings.Contains(err.Error(), "--listen") {
 		t.Errorf("got %v", err)
 	}
@@ -212,8 +219,7 @@ func TestStopIsCleanAndReadinessGoesFirst(t *testing.T) {
 }
 
 func TestRunWithAnEndedContextFreesEverything(t *testing.T) {
-	cfg := config.Default()
-	cfg.Listen, cfg.Data = netip.MustParseAddrPort("127.0.0.1:0"), filepath.Join(t.TempDir(), "data")
+	cfg := onLoopback(t)
 	for range 2 {
 		a, err := New(t.Context(), cfg, Options{})
 		if err != nil {
@@ -228,8 +234,7 @@ func TestRunWithAnEndedContextFreesEverything(t *testing.T) {
 }
 
 func TestSocketOfADeadServerIsReplaced(t *testing.T) {
-	cfg := config.Default()
-	cfg.Listen, cfg.Data = netip.MustParseAddrPort("127.0.0.1:0"), filepath.Join(t.TempDir(), "data")
+	cfg := onLoopback(t)
 	if err := os.Mkdir(cfg.Data, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -253,8 +258,7 @@ func (deafBus) Start(bus.Handler) error { return errDeaf }
 var errDeaf = errors.New("nobody listens")
 
 func TestBusThatCannotStartEndsTheRunAndFreesEverything(t *testing.T) {
-	cfg := config.Default()
-	cfg.Listen, cfg.Data = netip.MustParseAddrPort("127.0.0.1:0"), filepath.Join(t.TempDir(), "data")
+	cfg := onLoopback(t)
 	a, err := New(t.Context(), cfg, Options{OpenBus: func(_ context.Context, store *bus.Store) (bus.Bus, error) {
 		b, err := memory.NewNetwork().Open(memory.Config{Store: store})
 		return deafBus{b}, err
@@ -274,8 +278,7 @@ func TestBusThatCannotStartEndsTheRunAndFreesEverything(t *testing.T) {
 
 func TestStartPageGoesToTheTerminal(t *testing.T) {
 	var out lockedBuffer
-	cfg := config.Default()
-	cfg.Listen, cfg.Data = netip.MustParseAddrPort("127.0.0.1:0"), filepath.Join(t.TempDir(), "data")
+	cfg := onLoopback(t)
 	r := serveWith(t, cfg, Options{Stdout: &out})
 	if err := r.stop(); err != nil {
 		t.Fatal(err)

@@ -21,9 +21,7 @@ import (
 // reloadable is a server whose configuration a test changes.
 func reloadable(t *testing.T, change func(*config.Config)) (r *running, next *config.Config) {
 	t.Helper()
-	cfg := config.Default()
-	cfg.Listen = netip.MustParseAddrPort("127.0.0.1:0")
-	cfg.Data = filepath.Join(t.TempDir(), "data")
+	cfg := onLoopback(t)
 	if change != nil {
 		change(&cfg)
 	}
