@@ -179,11 +179,17 @@ func TestSecondServerOnThePortFailsClearly(t *testing.T) {
 	if _, err := New(t.Context(), cfg, Options{}); err == nil || !strings.Contains(err.Error(), "in use") || !strings.Contains(err.Error(), "--listen") {
 		t.Errorf("got %v", err)
 	}
-	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	// Another program has the port on UDP, and nobody on TCP.
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	udp, err := net.ListenPacket("udp", tcp.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer udp.Close()
+	_ = tcp.Close()
 	cfg.Listen = udp.LocalAddr().(*net.UDPAddr).AddrPort()
 	if _, err := New(t.Context(), cfg, Options{}); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("UDP taken: %v", err)

@@ -51,11 +51,15 @@ func openCertificates(cfg config.Config, dir string, log *slog.Logger) (*certifi
 	return &certificates{get: ca.GetCertificate, ca: ca, path: filepath.Join(dir, "ca.crt")}, nil
 }
 
-// hostNames are the names of this host: its own, also as neighbours find it by multicast DNS, and --name.
+// hostNames are the names of this host: its own, also as neighbours find it by multicast DNS, the addresses that the start
+// page names, and --name.
 func hostNames(cfg config.Config) []string {
 	var names []string
 	if host, err := os.Hostname(); err == nil && host != "" {
 		names = append(names, host, host+".local")
+	}
+	for _, addr := range preferred(hostAddrs()) {
+		names = append(names, addr.String())
 	}
 	return append(names, cfg.Names...)
 }
