@@ -18,6 +18,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -35,6 +36,9 @@ const (
 	backdate = time.Hour
 
 	maxLeaves = 1024
+
+	// leafName is the subject of every leaf; the host stands in the subject alternative name.
+	leafName = "callbox"
 )
 
 // ErrDamaged means that the files of the authority cannot be used as they are.
@@ -68,8 +72,8 @@ type CA struct {
 	leaves map[string]*tls.Certificate // by lower-case name or address
 }
 
-// Open loads the authority from dir, or makes it there (files ca.crt and ca.key, mode 0600). names are the DNS names it
-// may speak for when it is made; an authority that exists keeps its own. now may be nil.
+// Open loads the authority from dir, or makes it there (files ca.crt and ca.key, mode 0600). names are the DNS names and
+// public IP addresses it may speak for when it is made; an authority that exists keeps its own. now may be nil.
 func Open(dir string, names []string, now func() time.Time) (*CA, error) {
 	if now == nil {
 		now = time.Now
@@ -135,7 +139,7 @@ func create(dir string, names []string, now func() time.Time) (*CA, error) {
 		PermittedDNSDomainsCritical: true,
 		PermittedDNSDomains:         permittedNames(names),
 	}
-	for _, p := range private() {
+	for _, p := range permittedRanges(names) {
 		template.PermittedIPRanges = append(template.PermittedIPRanges, &net.IPNet{
 			IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen()),
 		})
@@ -175,6 +179,22 @@ func permittedNames(names []string) []string {
 	return out
 }
 
+// permittedRanges are the private ranges, and those of names that are addresses outside them.
+func permittedRanges(names []string) []netip.Prefix {
+	out := private()
+	for _, name := range names {
+		addr, err := netip.ParseAddr(canonical(name))
+		if err != nil {
+			continue
+		}
+		addr = addr.Unmap().WithZone("")
+		if !slices.ContainsFunc(out, func(p netip.Prefix) bool { return p.Contains(addr) }) {
+			out = append(out, netip.PrefixFrom(addr, addr.BitLen()))
+		}
+	}
+	return out
+}
+
 // write replaces a file with mode 0600.
 func write(path string, data []byte) error {
 	temp := path + ".new"
@@ -206,18 +226,13 @@ func (c *CA) Fingerprint() string {
 	return strings.Join(pairs, ":")
 }
 
-// May reports whether the authority may speak for a DNS name or IP address: exactly the names it was made for, and
-// addresses of private ranges.
+// May reports whether the authority may speak for a DNS name or IP address: exactly the names and addresses it was made
+// for, and addresses of private ranges.
 func (c *CA) May(host string) bool {
 	host = canonical(host)
 	if addr, err := netip.ParseAddr(host); err == nil {
-		addr = addr.Unmap().WithZone("")
-		for _, p := range private() {
-			if p.Contains(addr) {
-				return true
-			}
-		}
-		return false
+		ip := net.IP(addr.Unmap().WithZone("").AsSlice())
+		return slices.ContainsFunc(c.cert.PermittedIPRanges, func(p *net.IPNet) bool { return p.Contains(ip) })
 	}
 	for _, name := range c.cert.PermittedDNSDomains {
 		if name == host {
@@ -271,8 +286,10 @@ func (c *CA) issue(host string, now time.Time) (*tls.Certificate, error) {
 		return nil, fmt.Errorf("certificate for %q: %w", host, err)
 	}
 	template := &x509.Certificate{
-		SerialNumber:          serial(),
-		Subject:               pkix.Name{CommonName: host},
+		SerialNumber: serial(),
+		// No host here: OpenSSL takes a common name with dots for a DNS name, which 192.168.1.7 is, and the authority's
+		// constraints permit no such name.
+		Subject:               pkix.Name{CommonName: leafName},
 		NotBefore:             now.Add(-backdate),
 		NotAfter:              now.Add(leafLife),
 		BasicConstraintsValid: true,

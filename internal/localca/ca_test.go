@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -71,6 +72,37 @@ func TestLeafVerifiesForItsHostOnly(t *testing.T) {
 		if _, err := ca.Leaf(host); err == nil {
 			t.Errorf("a leaf for %s", host)
 		}
+	}
+}
+
+// OpenSSL, and so curl, judges a common name with dots as a DNS name where no DNS name is in the certificate (cn2dnsid).
+func TestLeafOfAnAddressNamesItOnlyAsAnAddress(t *testing.T) {
+	leaf, err := open(t, t.TempDir(), nil).Leaf("192.168.1.7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name := leaf.Leaf.Subject.CommonName; strings.Contains(name, ".") {
+		t.Errorf("common name %q", name)
+	}
+}
+
+func TestAuthoritySpeaksForThePublicAddressesItWasMadeFor(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := Open(dir, []string{"homebox", "203.0.113.9", "2001:db8::9", "192.168.1.7"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	ca := open(t, dir, nil)
+	for _, host := range []string{"203.0.113.9", "2001:db8::9", "192.168.9.9"} {
+		leaf, err := ca.Leaf(host)
+		if err != nil {
+			t.Fatalf("%s: %v", host, err)
+		}
+		if _, err := leaf.Leaf.Verify(x509.VerifyOptions{Roots: roots(ca), DNSName: host}); err != nil {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
+	if ca.May("203.0.113.10") {
+		t.Error("it speaks for the neighbour")
 	}
 }
 
