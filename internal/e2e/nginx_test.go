@@ -96,7 +96,7 @@ func TestForwardedForIsBelievedOnlyFromATrustedProxy(t *testing.T) {
 		t.Error("a guesser who is no proxy has as many addresses as it names")
 	}
 	trusting := testkit.Serve(t, testkit.Options{Plain: true, Args: []string{"--trusted-proxy", "127.0.0.1/32"}})
-	if n := guesses(t, trusting, 60, many); n >= 0 {
+	if n := guesses(t, trusting, 30, many); n >= 0 {
 		t.Errorf("people behind a trusted proxy share one throttle: stopped after %d", n)
 	}
 	if n := guesses(t, trusting, 60, func(int) string { return "203.0.113.7" }); n < 0 {
