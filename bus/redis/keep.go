@@ -147,6 +147,12 @@ func (b *Bus) linkDown(why error) {
 	if b.up.CompareAndSwap(true, false) {
 		b.counters.LinkDowns.Add(1)
 		b.log.Warn("bus link is down", "err", why)
+		// Whatever was claimed and joined must be claimed and joined again. Until it is, nobody is to look for it (sample):
+		// what has been told to be lost once is not lost anew every second.
+		b.mu.Lock()
+		clear(b.claimed)
+		clear(b.joined)
+		b.mu.Unlock()
 		b.queue.PutLink(false)
 		b.wakeLinks()
 	}
