@@ -71,7 +71,7 @@ func askOf(m *message) (k ask, code int) {
 
 func (s *Server) allocate(r *request) {
 	if a := r.alloc; a != nil {
-		if bytes.Equal(a.tx[:], r.tx()) {
+		if a.username == r.username && bytes.Equal(a.tx[:], r.tx()) {
 			s.allocated(r, a) // the answer got lost
 			return
 		}
@@ -92,7 +92,6 @@ func (s *Server) allocate(r *request) {
 		s.refuse(r, codeInsufficientCapacity)
 		return
 	}
-	revocations := s.revocations.Load()
 	a, code := s.open(r, k)
 	if code != 0 {
 		s.refuse(r, code)
@@ -110,8 +109,8 @@ func (s *Server) allocate(r *request) {
 		s.refuse(r, codeServerError)
 		return
 	}
-	if s.revocations.Load() != revocations {
-		// A revocation may have looked for this allocation just before it was there.
+	if s.revocations.Load() != r.revocations {
+		// A revocation may have looked for this allocation after its credential was found good and before it was there.
 		if _, _, err := s.cfg.Keys(r.username, s.cfg.Realm, true); err != nil {
 			s.finishAllocation(a)
 			s.counters.fail(authUser)
@@ -129,7 +128,6 @@ func (s *Server) open(r *request, k ask) (a *allocation, code int) {
 		server: s, client: *r.client, username: r.username, key: slices.Clone(r.key), owner: r.owner, created: r.work.now,
 		granted: k.lifetime, ended: make(chan struct{}), tx: [txSize]byte(r.tx()),
 	}
-	a.expires.Store(r.work.now.Add(k.lifetime).UnixNano())
 	id := s.ids.Add(1)
 	a.tuple = tupleOf(id)
 	a.engine = s.engines[id%uint64(len(s.engines))]

@@ -35,7 +35,6 @@ type allocation struct {
 	granted  time.Duration
 	token    []byte        // RESERVATION-TOKEN of the answer, if there was one
 	missing  [2]int        // ADDRESS-ERROR-CODE of the answer by family; 0: none
-	expires  atomic.Int64  // nanoseconds since 1970
 	ended    chan struct{} // closed with it
 	end      sync.Once
 

@@ -34,9 +34,10 @@ type request struct {
 	alloc  *allocation // of the client's five-tuple; nil: none
 
 	// Set once the request is known to be its user's.
-	username string
-	key      []byte
-	owner    Owner
+	username    string
+	key         []byte
+	owner       Owner
+	revocations uint64 // how many there had been before Config.Keys was asked
 }
 
 // gate handles one STUN message of a client.
@@ -128,6 +129,7 @@ func (s *Server) authenticate(r *request) bool {
 		r.username, r.key, r.owner = a.username, a.key, a.owner
 		return true
 	}
+	r.revocations = s.revocations.Load()
 	keys, owner, err := s.cfg.Keys(string(username), s.cfg.Realm, r.method == methodAllocate)
 	if err != nil {
 		return deny(authUser, codeUnauthorized)

@@ -222,6 +222,26 @@ func TestSameTransactionGetsSameAnswer(t *testing.T) {
 	})
 }
 
+func TestSameTransactionOfAnotherUserIsRefused(t *testing.T) {
+	both(t, nil, func(t *testing.T, s *testServer, network string) {
+		w := dial(t, s, network)
+		first := w.signed(stun.MethodAllocate, transportUDP)
+		if m := w.ask(first); m.Type.Class != stun.ClassSuccessResponse {
+			t.Fatal(m)
+		}
+		w.as("1:mallory")
+		again := w.bare(stun.MethodAllocate, transportUDP)
+		again.TransactionID = first.TransactionID
+		again.WriteTransactionID()
+		for _, a := range []stun.Setter{stun.NewUsername(w.username), stun.NewRealm(w.realm), stun.NewNonce(w.nonce), w.key()} {
+			if err := a.AddTo(again); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.code(w.ask(again), 437)
+	})
+}
+
 func TestBareRequestIsNotAmplified(t *testing.T) {
 	both(t, nil, func(t *testing.T, s *testServer, network string) {
 		w := dial(t, s, network)

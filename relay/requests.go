@@ -39,7 +39,6 @@ func (s *Server) refresh(r *request) {
 		s.refuse(r, codeAllocationMismatch)
 		return
 	}
-	a.expires.Store(r.work.now.Add(lifetime).UnixNano())
 	s.refreshed(r, lifetime)
 }
 

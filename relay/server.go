@@ -134,9 +134,9 @@ func (s *Server) Close() error {
 		for _, e := range s.engines {
 			e.Close()
 		}
-		s.reservations.close()
 	})
 	s.running.Wait()
+	s.reservations.close() // after the last request that could make one
 	return nil
 }
 

@@ -87,6 +87,66 @@ func TestRevokeMeetsAnAllocationOnItsWay(t *testing.T) {
 	}
 }
 
+// TestRevokeMeetsACredentialJustFoundGood revokes when Config.Keys has decided and not yet answered.
+func TestRevokeMeetsACredentialJustFoundGood(t *testing.T) {
+	var server atomic.Pointer[testServer]
+	var revoked atomic.Bool
+	s := newServer(t, func(c *Config) {
+		c.Keys = func(username, realm string, allocate bool) ([][]byte, Owner, error) {
+			if revoked.Swap(true) {
+				return nil, Owner{}, errUnknown
+			}
+			server.Load().Revoke(func(Owner) bool { return true })
+			return testKeys(username, realm, allocate)
+		}
+	})
+	server.Store(s)
+	w := dial(t, s, "udp")
+	w.code(w.do(stun.MethodAllocate, transportUDP), 401)
+	if n := len(s.Allocations()); n != 0 {
+		t.Fatalf("%d allocations", n)
+	}
+}
+
+// TestCloseMeetsAReservationOnItsWay closes the server while a request that reserves a port is being authenticated.
+func TestCloseMeetsAReservationOnItsWay(t *testing.T) {
+	arrived, release := make(chan struct{}), make(chan struct{})
+	s := newServer(t, func(c *Config) {
+		c.Keys = func(username, realm string, allocate bool) ([][]byte, Owner, error) {
+			close(arrived)
+			<-release
+			return testKeys(username, realm, allocate)
+		}
+	})
+	w := dial(t, s, "udp")
+	w.send(w.signed(stun.MethodAllocate, transportUDP, attr(stun.AttrEvenPort, 0x80)).Raw)
+	<-arrived
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		s.Close()
+	}()
+	eventually(t, "the engines close", func() bool {
+		select {
+		case <-s.engines[len(s.engines)-1].closed:
+			return true
+		default:
+			return false
+		}
+	})
+	close(release)
+	<-closed
+	s.reservations.mu.Lock()
+	open := len(s.reservations.open)
+	s.reservations.mu.Unlock()
+	s.table.mu.Lock()
+	held := len(s.table.relayed)
+	s.table.mu.Unlock()
+	if open != 0 || held != 0 {
+		t.Fatalf("%d reservations and %d relayed addresses are left", open, held)
+	}
+}
+
 func TestDrain(t *testing.T) {
 	both(t, nil, func(t *testing.T, s *testServer, network string) {
 		old := dial(t, s, network)
