@@ -57,8 +57,8 @@ func TestReport(t *testing.T) {
 	}
 	want := strings.Join([]string{
 		"A",
-		"  fits      3     s   <= 3    met",
-		"  does not  0.40      >= 0.5  MISSED",
+		"  fits      3     s  <= 3    met",
+		"  does not  0.40     >= 0.5  MISSED",
 		"B",
 		"  no goal   12.3  µs",
 	}, "\n")
