@@ -60,7 +60,7 @@ func TestReport(t *testing.T) {
 		"  fits      3     s  <= 3    met",
 		"  does not  0.40     >= 0.5  MISSED",
 		"B",
-		"  no goal   12.3  µs",
+		"  no goal  12.3  µs",
 	}, "\n")
 	var lines []string
 	for line := range strings.Lines(table.String()) {
