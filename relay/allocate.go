@@ -147,7 +147,7 @@ func (s *Server) open(r *request, k ask) (a *allocation, code int) {
 	if k.reserve {
 		slots = 2
 	}
-	account, err := s.accounts.take(accountName(r), slots)
+	account, err := s.accounts.take(accountName(r), slots, r.work.now)
 	switch {
 	case errors.Is(err, errOwnerQuota):
 		s.counters.refuse(refusedOwner)
@@ -159,7 +159,7 @@ func (s *Server) open(r *request, k ask) (a *allocation, code int) {
 	a.account = account
 	if code := s.openRelays(a, k); code != 0 {
 		s.table.release(a.relays[four].Load(), a.relays[six].Load())
-		s.accounts.give(account, slots)
+		s.accounts.give(account, slots, r.work.now)
 		if code == codeInsufficientCapacity {
 			s.counters.refuse(refusedPorts)
 		}
@@ -211,7 +211,7 @@ func (s *Server) admit(a *allocation) bool {
 func (s *Server) abandon(a *allocation) {
 	s.table.release(a.relays[four].Load(), a.relays[six].Load())
 	a.Close()
-	s.accounts.give(a.account, 1)
+	s.accounts.give(a.account, 1, time.Now())
 }
 
 // forget is the end of an admitted allocation, called on pion's behalf.
@@ -219,7 +219,7 @@ func (s *Server) forget(a *allocation) {
 	if !s.table.remove(a) {
 		return
 	}
-	s.accounts.give(a.account, 1)
+	s.accounts.give(a.account, 1, time.Now())
 	if st := a.client.stream; st != nil {
 		st.alloc.CompareAndSwap(a, nil)
 	}

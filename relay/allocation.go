@@ -126,21 +126,24 @@ func (a *allocation) permitted(peer netip.Addr, now time.Time) bool {
 	return a.permissions[peer] > now.UnixNano()
 }
 
+// wayTo says whether the peer may send to the client, and finds the live channel on which the client gets it; nil: there is
+// none. A permission ends before its channel does, and without one nothing comes in (RFC 8656 sections 11.3 and 12.7).
+func (a *allocation) wayTo(peer netip.AddrPort, now time.Time) (c *channel, permitted bool) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if a.permissions[peer.Addr()] <= now.UnixNano() {
+		return nil, false
+	}
+	if c = a.byPeer[peer]; c != nil && c.expires.Load() <= now.UnixNano() {
+		c = nil
+	}
+	return c, true
+}
+
 // channelOf finds the live channel of a number.
 func (a *allocation) channelOf(number uint16, now time.Time) *channel {
 	a.mu.RLock()
 	c := a.byNumber[number]
-	a.mu.RUnlock()
-	if c == nil || c.expires.Load() <= now.UnixNano() {
-		return nil
-	}
-	return c
-}
-
-// channelTo finds the live channel of a peer.
-func (a *allocation) channelTo(peer netip.AddrPort, now time.Time) *channel {
-	a.mu.RLock()
-	c := a.byPeer[peer]
 	a.mu.RUnlock()
 	if c == nil || c.expires.Load() <= now.UnixNano() {
 		return nil

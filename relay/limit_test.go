@@ -83,11 +83,44 @@ func TestExpiredPermissionsMakeRoom(t *testing.T) {
 		t.Error("a permission outlived its five minutes")
 	}
 	a.bind(0x4000, at("8.8.8.1:1")[0], true, now)
-	if a.channelOf(0x4000, now.Add(channelLifetime)) != nil || a.channelTo(at("8.8.8.1:1")[0], now.Add(channelLifetime)) != nil {
-		t.Error("a channel outlived its ten minutes")
+	if a.channelOf(0x4000, now.Add(permissionLifetime)) == nil || a.channelOf(0x4000, now.Add(channelLifetime)) != nil {
+		t.Error("a channel does not live for ten minutes")
 	}
 	if !a.roomForChannel(0x4001, 1, now.Add(channelLifetime)) {
 		t.Error("an expired channel takes room")
+	}
+}
+
+// TestChannelDoesNotOutliveItsPermissionInwards: what a peer sends needs the permission, which ends five minutes before the
+// channel does.
+func TestChannelDoesNotOutliveItsPermissionInwards(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	one, other := netip.MustParseAddrPort("8.8.8.1:1"), netip.MustParseAddrPort("8.8.8.1:2")
+	var a allocation
+	a.bind(0x4000, one, true, now)
+	for _, row := range []struct {
+		after   time.Duration
+		peer    netip.AddrPort
+		channel bool
+		permits bool
+	}{
+		{0, one, true, true},
+		{0, other, false, true},
+		{permissionLifetime - 1, one, true, true},
+		{permissionLifetime, one, false, false},
+		{permissionLifetime, other, false, false},
+	} {
+		c, permits := a.wayTo(row.peer, now.Add(row.after))
+		if (c != nil) != row.channel || permits != row.permits {
+			t.Errorf("%v after %v: channel %v, permitted %v", row.peer, row.after, c, permits)
+		}
+	}
+	a.permit([]netip.AddrPort{one}, now.Add(permissionLifetime+1))
+	if c, _ := a.wayTo(one, now.Add(channelLifetime-1)); c == nil {
+		t.Error("a permission did not bring the channel back")
+	}
+	if c, permits := a.wayTo(one, now.Add(channelLifetime)); c != nil || !permits {
+		t.Error("a channel outlived its ten minutes")
 	}
 }
 
@@ -104,6 +137,40 @@ func TestBitrateOfAnOwner(t *testing.T) {
 		st := s.Stats()
 		if st.Drops["user-bitrate"] < 10 || st.ToPeers.Packets == 0 {
 			t.Fatalf("%+v", st)
+		}
+	})
+}
+
+// TestBitrateOutlivesTheAllocation: making the allocation anew does not buy another burst.
+func TestBitrateOutlivesTheAllocation(t *testing.T) {
+	both(t, func(c *Config) { allowLoopback(c); c.Quota.UserBitrate = 80_000 }, func(t *testing.T, s *testServer, network string) {
+		to := echo(t, "127.0.0.1:0").AddrPort()
+		w := dial(t, s, network)
+		start := time.Now()
+		sent := 0
+		for range 20 {
+			w.allocate()
+			w.succeed(stun.MethodCreatePermission, xorPeer(to))
+			for range 6 {
+				w.sendTo(to, random(1000))
+				sent++
+			}
+			w.alive2()
+			m := w.signed(stun.MethodRefresh, lifetime(0))
+			w.send(m.Raw)
+			for w.message().TransactionID != m.TransactionID {
+			}
+		}
+		// What a burst and the time it took allow; the echo's way back counts as much.
+		most := uint64(5_000 + 10_000*time.Since(start).Seconds() + 1000)
+		if got := s.Stats().ToPeers.Bytes; got == 0 || got > most {
+			t.Fatalf("%d of %d bytes left, at most %d were due", got, sent*1000, most)
+		}
+		s.accounts.mu.Lock()
+		defer s.accounts.mu.Unlock()
+		s.accounts.sweep(time.Now().Add(rateBurst))
+		if n := len(s.accounts.open); n != 0 {
+			t.Fatalf("%d accounts are left", n)
 		}
 	})
 }

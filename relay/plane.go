@@ -71,8 +71,8 @@ func (s *Server) toPeer(w *work, a *allocation, peer netip.AddrPort, direct bool
 
 // toClient hands a payload from a peer to the allocation's client, if the client wants it, and reports whether it did.
 func (s *Server) toClient(w *work, a *allocation, peer netip.AddrPort, frame []byte, size int) bool {
-	c := a.channelTo(peer, w.now)
-	if c == nil && !a.permitted(peer.Addr(), w.now) {
+	c, permitted := a.wayTo(peer, w.now)
+	if !permitted {
 		s.counters.drop(dropNoPermission)
 		return false
 	}

@@ -19,13 +19,16 @@ type accounts struct {
 	mu    sync.Mutex
 	total int
 	open  map[string]*account
+	idle  []*account // of owners who hold nothing and have spent of their rate
 }
 
-// account is one owner's. It lives as long as the owner holds anything.
+// account is one owner's. It lives as long as the owner holds anything, and then until it is even: an owner does not get a new
+// burst by making an allocation anew.
 type account struct {
 	name        string
 	allocations int // guarded by accounts.mu; reservations count too
 	rate        rate
+	idle        bool // listed in accounts.idle; guarded by accounts.mu
 }
 
 func newAccounts(q Quota) *accounts {
@@ -33,9 +36,10 @@ func newAccounts(q Quota) *accounts {
 }
 
 // take opens n more allocations on the owner's account.
-func (s *accounts) take(name string, n int) (*account, error) {
+func (s *accounts) take(name string, n int, now time.Time) (*account, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.sweep(now)
 	a := s.open[name]
 	held := 0
 	if a != nil {
@@ -57,13 +61,31 @@ func (s *accounts) take(name string, n int) (*account, error) {
 }
 
 // give closes n allocations.
-func (s *accounts) give(a *account, n int) {
+func (s *accounts) give(a *account, n int, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.total -= n
-	if a.allocations -= n; a.allocations == 0 {
-		delete(s.open, a.name)
+	if a.allocations -= n; a.allocations == 0 && !a.idle {
+		a.idle = true
+		s.idle = append(s.idle, a)
 	}
+	s.sweep(now)
+}
+
+// sweep closes accounts that nobody uses; the caller holds mu. An account is even within the time of a burst, so few wait.
+func (s *accounts) sweep(now time.Time) {
+	for len(s.idle) > 0 {
+		a := s.idle[0]
+		if a.allocations == 0 && a.rate.bucket.full.Load() > now.UnixNano() {
+			return
+		}
+		a.idle = false
+		s.idle = s.idle[1:]
+		if a.allocations == 0 {
+			delete(s.open, a.name)
+		}
+	}
+	s.idle = nil
 }
 
 // spend takes a packet's bytes from the owner and from all, and says which of them has none left.

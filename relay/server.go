@@ -144,7 +144,7 @@ func (s *Server) Close() error {
 func (s *Server) unreserve(r *reservation) {
 	s.table.release(r.relay)
 	r.relay.close()
-	s.accounts.give(r.account, 1)
+	s.accounts.give(r.account, 1, time.Now())
 }
 
 // allocationOf finds the live allocation of a client's five-tuple; nil: there is none.
