@@ -186,6 +186,23 @@ func TestOwnAddressesAreNeverOpened(t *testing.T) {
 	})
 }
 
+// TestOwnPortsAreNotReachedThroughTheRouter: behind a router that maps the public address to the host's, both are the listener.
+func TestOwnPortsAreNotReachedThroughTheRouter(t *testing.T) {
+	public := netip.MustParseAddr("8.8.4.4")
+	both(t, func(c *Config) { c.Public = []netip.Addr{public} }, func(t *testing.T, s *testServer, network string) {
+		w := dial(t, s, network)
+		w.allocate()
+		own := netip.AddrPortFrom(public, s.Addr().Port())
+		w.code(w.do(stun.MethodChannelBind, channelNumber(0x4000), xorPeer(own)), 403)
+		w.succeed(stun.MethodCreatePermission, xorPeer(own))
+		w.sendTo(own, []byte("inwards"))
+		w.alive()
+		if st := s.Stats(); st.Drops["forbidden-peer"] != 1 || st.ToPeers.Packets != 0 {
+			t.Fatalf("%+v", st)
+		}
+	})
+}
+
 func TestDualAllocation(t *testing.T) {
 	hasSix(t)
 	both(t, allowLoopback, func(t *testing.T, s *testServer, network string) {

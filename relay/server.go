@@ -176,11 +176,15 @@ func (s *Server) own(peer netip.AddrPort) bool {
 		if own.Port() != peer.Port() {
 			return false
 		}
-		if !own.Addr().IsUnspecified() {
-			return canonical(own.Addr()) == peer.Addr()
-		}
+		// A router in front turns the public address into one of the host's, so it reaches what listens on those too.
 		public := s.addresses.public.Load()
-		return peer.Addr() == public[four] || peer.Addr() == public[six] || s.addresses.host(time.Now()).has(peer.Addr())
+		switch {
+		case peer.Addr() == public[four], peer.Addr() == public[six]:
+			return true
+		case own.Addr().IsUnspecified():
+			return s.addresses.host(time.Now()).has(peer.Addr())
+		}
+		return canonical(own.Addr()) == peer.Addr()
 	}
 	for _, own := range s.cfg.Own {
 		if match(own) {

@@ -21,10 +21,11 @@ type stream struct {
 	framer framer // owned by the reader
 
 	mu       sync.Mutex
-	pending  []byte // written, not yet taken by the writer
-	spare    []byte // the writer's last buffer, for the next turn
-	writing  bool   // there is a writer
-	finished bool   // the writer ends when nothing is pending
+	pending  []byte    // written, not yet taken by the writer
+	spare    []byte    // the writer's last buffer, for the next turn
+	writing  bool      // there is a writer
+	finished bool      // the writer ends when nothing is pending
+	endBy    time.Time // finished: when the writer ends in any case
 	wake     chan struct{}
 	written  chan struct{} // closed when the writer has ended
 }
@@ -32,6 +33,8 @@ type stream struct {
 const (
 	// maxPending bounds what waits for a client that reads slowly, in bytes; what does not fit is dropped.
 	maxPending = 256 << 10
+	// writePiece is written under one deadline, in bytes.
+	writePiece = 32 << 10
 	// keepBuffer is the largest buffer a writer keeps for later.
 	keepBuffer = 16 << 10
 )
@@ -134,7 +137,7 @@ func (st *stream) send(b []byte) {
 	}
 }
 
-// write is the stream's writer, begun by the first message: all that waits goes out in one write.
+// write is the stream's writer, begun by the first message: all that waits goes out together.
 func (st *stream) write() {
 	defer close(st.written)
 	for range st.wake {
@@ -151,15 +154,33 @@ func (st *stream) write() {
 				st.giveBack(b)
 				break
 			}
-			// A client that takes nothing for so long is gone; the reader sees the connection close.
-			st.conn.SetWriteDeadline(time.Now().Add(st.server.cfg.timing.write))
-			if _, err := st.conn.Write(b); err != nil {
+			if !st.put(b) {
 				st.conn.Close()
 				return
 			}
 			st.giveBack(b)
 		}
 	}
+}
+
+// put writes b in pieces. A client that does not take one of them for so long is gone, and the reader sees the connection
+// close; one that takes what waits slowly only loses what does not fit behind it.
+func (st *stream) put(b []byte) bool {
+	for len(b) > 0 {
+		piece := b[:min(len(b), writePiece)]
+		by := time.Now().Add(st.server.cfg.timing.write)
+		st.mu.Lock()
+		if st.finished {
+			by = st.endBy
+		}
+		st.mu.Unlock()
+		st.conn.SetWriteDeadline(by)
+		if _, err := st.conn.Write(piece); err != nil {
+			return false
+		}
+		b = b[len(piece):]
+	}
+	return true
 }
 
 // giveBack keeps a buffer for the next turn, if it is not one that only a burst needed.
@@ -175,7 +196,7 @@ func (st *stream) giveBack(b []byte) {
 // finish lets the writer send what is pending and waits for it.
 func (st *stream) finish() {
 	st.mu.Lock()
-	st.finished = true
+	st.finished, st.endBy = true, time.Now().Add(st.server.cfg.timing.write)
 	writing := st.writing
 	st.mu.Unlock()
 	if !writing {

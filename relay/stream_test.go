@@ -2,7 +2,10 @@ package relay
 
 import (
 	"crypto/tls"
+	"errors"
 	"net"
+	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -110,6 +113,56 @@ func TestClientThatReadsNothingIsClosed(t *testing.T) {
 	}
 	if n := len(s.Allocations()); n != 1 {
 		t.Fatalf("%d allocations are left", n)
+	}
+}
+
+// crawl is a connection whose other end takes a little at a time: each piece written takes a while, longer than a deadline
+// for all that waits together would allow.
+type crawl struct {
+	net.Conn
+	deadline atomic.Int64 // of writing, unix nanoseconds
+	taken    atomic.Int64
+}
+
+const crawlRate = 64 << 10 // bytes a second
+
+func (c *crawl) SetWriteDeadline(t time.Time) error {
+	c.deadline.Store(int64(time.Until(t)))
+	return nil
+}
+
+// Write takes no time, but says what a connection of that rate would say.
+func (c *crawl) Write(b []byte) (int, error) {
+	takes := time.Duration(len(b)) * time.Second / crawlRate
+	if takes > time.Duration(c.deadline.Load()) {
+		return 0, os.ErrDeadlineExceeded
+	}
+	c.taken.Add(int64(len(b)))
+	return len(b), nil
+}
+
+// TestSlowClientIsKept: a full backlog is more than a slow client takes within the deadline of one write, and no reason to
+// close it.
+func TestSlowClientIsKept(t *testing.T) {
+	s := newServer(t, func(c *Config) { c.timing.write = time.Second })
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	c := &crawl{Conn: near}
+	st := &stream{server: s.Server, conn: c, wake: make(chan struct{}, 1), written: make(chan struct{})}
+	s.running.Add(1)
+	defer s.running.Done()
+	st.mu.Lock()
+	st.pending = random(maxPending - 4)
+	st.mu.Unlock()
+	st.send(random(4))
+	eventually(t, "all of it is written", func() bool { return c.taken.Load() == maxPending })
+	st.finish()
+	if err := far.SetDeadline(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := far.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("the connection was closed: %v", err)
 	}
 }
 

@@ -61,6 +61,12 @@ func (c *Conn) init(o Options) error {
 			return
 		}
 		c.sys.six = domain == unix.AF_INET6
+		// The net package turns it on. A relay's peers would choose the address, and a datagram to a subnet's last one is
+		// answered by all of it.
+		if err := unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 0); err != nil {
+			option = os.NewSyscallError("setsockopt", err)
+			return
+		}
 		if !o.TellLocal {
 			return
 		}

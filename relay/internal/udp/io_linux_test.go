@@ -26,6 +26,21 @@ func TestLocalAddressIsToldAndKept(t *testing.T) {
 	}
 }
 
+func TestBroadcastIsRefused(t *testing.T) {
+	for _, at := range []string{"0.0.0.0:0", "[::]:0"} {
+		c := listen(t, at, Options{})
+		refused := 0
+		out := Outbox{Failed: func(error) { refused++ }}
+		for _, to := range []string{"127.255.255.255:9", "255.255.255.255:9"} {
+			out.Add(c, []byte("to all"), netip.MustParseAddrPort(to), netip.Addr{})
+		}
+		out.Flush()
+		if refused != 2 {
+			t.Errorf("%s: %d of 2 broadcasts were refused", at, refused)
+		}
+	}
+}
+
 func TestReusePortShares(t *testing.T) {
 	a := listen(t, "127.0.0.1:0", Options{ReusePort: true})
 	b := listen(t, a.LocalAddr().String(), Options{ReusePort: true})

@@ -3,6 +3,7 @@
 package udp
 
 import (
+	"errors"
 	"net/netip"
 	"syscall"
 )
@@ -18,6 +19,10 @@ type (
 func (*batchSys) init(*Batch) {}
 
 func (c *Conn) init(Options) error { return nil }
+
+// errCut is Windows' error for a datagram longer than the buffer (WSAEMSGSIZE), a number that other systems do not use. Anybody
+// can send one, so it is no reason for the reader to rest.
+const errCut = syscall.Errno(10040)
 
 // enlarge asks for a receive buffer; a smaller one than asked for is no fault.
 func (c *Conn) enlarge(size int) { _ = c.udp.SetReadBuffer(size) }
@@ -39,11 +44,11 @@ func (c *Conn) Read(pool *Pool) (*Batch, error) {
 	b := pool.get()
 	for {
 		n, _, _, peer, err := c.udp.ReadMsgUDPAddrPort(b.slots[0].slot[Headroom:], nil)
-		if err != nil {
+		if err != nil && !errors.Is(err, errCut) {
 			pool.Put(b)
 			return nil, err
 		}
-		if n > MaxDatagram {
+		if err != nil || n > MaxDatagram {
 			c.tooLong.Add(1)
 			continue
 		}
