@@ -33,6 +33,7 @@ type conn struct {
 
 	s        atomic.Pointer[session] // set once by the reader
 	upgraded atomic.Bool             // the fields above and Conn are set
+	revoked  atomic.Bool             // its identity was, perhaps before it was upgraded
 	lastRead atomic.Int64            // Hub.clock at the last frame
 	pinged   atomic.Bool             // a ping is out since lastRead
 	leaveAt  atomic.Int64            // while draining: when to close, unix milliseconds

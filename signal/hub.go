@@ -177,7 +177,10 @@ func (h *Hub) accept(w http.ResponseWriter, r *http.Request, id Identity, p prot
 	h.mu.RLock()
 	closed := h.closed
 	h.mu.RUnlock()
-	if closed { // since it was admitted
+	switch { // since it was admitted
+	case c.revoked.Load():
+		c.shutdown(closeAuth, "revoked")
+	case closed:
 		c.shutdown(closeAway, "this node is going away")
 	}
 }
@@ -221,7 +224,7 @@ func (h *Hub) Revoke(match func(Identity) bool) int {
 	}
 	var unknown []*conn // connections without a session yet
 	for c := range h.conns {
-		if c.upgraded.Load() && c.s.Load() == nil {
+		if c.s.Load() == nil {
 			unknown = append(unknown, c)
 		}
 	}
@@ -229,9 +232,14 @@ func (h *Hub) Revoke(match func(Identity) bool) int {
 	n := 0
 	for _, c := range unknown {
 		// Who a connection belongs to is set before it is counted in.
-		if match(c.id) {
+		if !match(c.id) {
+			continue
+		}
+		n++
+		// Marked before it is looked at: whoever upgrades it does it the other way round, so one of both ends it.
+		c.revoked.Store(true)
+		if c.upgraded.Load() {
 			c.shutdown(closeAuth, "revoked")
-			n++
 		}
 	}
 	for _, s := range all {
