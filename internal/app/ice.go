@@ -31,7 +31,7 @@ type iceOffer struct {
 	Self  bus.NodeID
 	Nodes []bus.NodeInfo
 	Relay bus.NodeID // the room's relay node; "" none
-	Only  bool       // only the room's relay node will do: the sealed relay
+	Only  bool       // only one node will do, the room's or the one where all without rooms meet: the sealed relay
 
 	Username, Credential string
 }
@@ -77,6 +77,9 @@ func (o iceOffer) nodes() [][]string {
 		return [][]string{o.URLs}
 	}
 	local := o.local()
+	if o.Only && o.Relay == "" {
+		o.Relay = o.meeting()
+	}
 	var others []bus.NodeInfo
 	for _, n := range o.Nodes {
 		if n.ID != o.Self && !n.Draining && len(n.TURN) > 0 {
@@ -116,6 +119,21 @@ func (o iceOffer) nodes() [][]string {
 		out = append(out, local) // draining and alone: STUN still answers
 	}
 	return out
+}
+
+// meeting is the node for clients that name no room, where two of them can meet only if every node names the same one: the
+// oldest that takes allocations, so that it changes when it leaves and not when others come.
+func (o iceOffer) meeting() bus.NodeID {
+	var oldest bus.NodeInfo
+	for _, n := range o.Nodes {
+		if n.Draining || len(n.TURN) == 0 {
+			continue
+		}
+		if age := n.Started.Compare(oldest.Started); oldest.ID == "" || age < 0 || age == 0 && n.ID < oldest.ID {
+			oldest = n
+		}
+	}
+	return oldest.ID
 }
 
 // local are this node's own URLs.

@@ -3,7 +3,9 @@ package app
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"callbox/bus"
 	"callbox/signal"
@@ -91,7 +93,7 @@ func TestNodesAreOfferedByNearnessAndLoad(t *testing.T) {
 		"room's relay is gone":            {relay: "x", want: slices.Concat(self, c)},
 		"sealed: they must meet":          {relay: "b", only: true, want: b},
 		"sealed: they meet here":          {relay: "self", only: true, want: self},
-		"sealed without a room":           {only: true, want: slices.Concat(self, c)},
+		"sealed without a room":           {only: true, want: b},
 		"draining: somebody else":         {drain: true, want: c},
 		"draining, but the room is bound": {relay: "self", drain: true, only: true, want: self},
 	} {
@@ -101,5 +103,21 @@ func TestNodesAreOfferedByNearnessAndLoad(t *testing.T) {
 				t.Errorf("got  %q\nwant %q", got, tc.want)
 			}
 		})
+	}
+}
+
+func TestSealedRelaysWithoutARoomMeetOnOneNode(t *testing.T) {
+	started := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	node := func(name string, age time.Duration, draining bool) bus.NodeInfo {
+		return bus.NodeInfo{ID: bus.NodeID(name), TURN: []string{"turn:" + name + ":1?transport=udp"}, Draining: draining, Started: started.Add(-age)}
+	}
+	nodes := []bus.NodeInfo{node("a", time.Hour, false), node("b", 2*time.Hour, false), node("c", 3*time.Hour, true)}
+	for _, self := range []string{"a", "b", "c"} {
+		o := iceOffer{Host: self, Port: 1, UDP: true, Self: bus.NodeID(self), Nodes: nodes, Only: true, Drain: self == "c"}
+		for _, u := range flat(o.servers()) {
+			if !strings.Contains(u, ":b:1") {
+				t.Errorf("node %s offers %s, want the oldest that does not drain alone", self, u)
+			}
+		}
 	}
 }
