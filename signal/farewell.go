@@ -74,9 +74,14 @@ func (h *Hub) depart(ctx context.Context, name, peer string, epoch uint64, reaso
 	h.mu.RLock()
 	s := h.sessions[peer]
 	back := s != nil && h.inRoomLocked(s, name) != nil
+	r := h.rooms[name]
+	joining := s != nil && r != nil && r.joins > 0
 	h.mu.RUnlock()
-	if back { // joined again since this was owed
+	switch {
+	case back: // joined again since this was owed
 		return nil
+	case joining: // perhaps by this peer
+		return errTryLater
 	}
 	now, err := h.bus.Leave(ctx, name, peer, epoch)
 	if errors.Is(err, bus.ErrClosed) {

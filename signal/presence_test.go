@@ -1,13 +1,17 @@
 package signal
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"callbox/bus"
 )
 
 func TestAKilledNodesPeersLeaveOnlyAfterTheWindow(t *testing.T) {
@@ -46,6 +50,43 @@ func TestAKilledNodesPeersLeaveOnlyAfterTheWindow(t *testing.T) {
 		t.Fatal("told after", waited)
 	}
 	a.quiet()
+}
+
+// lossy is a bus that loses the answer to one Join.
+type lossy struct {
+	Bus
+	lose atomic.Bool
+}
+
+func (b *lossy) Join(ctx context.Context, room string, m bus.Member, limit int) (bus.Room, error) {
+	r, err := b.Bus.Join(ctx, room, m, limit)
+	if err == nil && b.lose.Swap(false) {
+		return bus.Room{}, context.DeadlineExceeded
+	}
+	return r, err
+}
+
+func TestAJoinWhoseAnswerIsLostLeavesNobodyBehind(t *testing.T) {
+	c := newCluster(t, 1, Limits{})
+	b := connect(t, c.nodes[0], "user=b")
+	b.join("tea")
+
+	n := c.add(Limits{})
+	l := &lossy{Bus: n.bus}
+	n.hub.bus = l // before anybody is there
+	a := connect(t, n, "user=a")
+	l.lose.Store(true)
+	a.send(`{"type":"join","room":"tea"}`)
+	if m := a.expect("error"); m.Code != "busy" {
+		t.Fatalf("%s", m.raw)
+	}
+	eventually(t, "the room is as before", func() bool {
+		r, err := c.nodes[0].bus.Room(t.Context(), "tea")
+		return err == nil && len(r.Members) == 1
+	})
+	if m := a.join("tea"); len(m.Peers) != 2 {
+		t.Fatalf("%s", m.raw)
+	}
 }
 
 func TestTheRoomsRelayChangesWithItsNode(t *testing.T) {

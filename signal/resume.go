@@ -90,6 +90,8 @@ func (h *Hub) start(c *conn, s *session) error {
 	h.mu.Lock()
 	if h.closed || len(h.sessions) > 2*h.limits.Connections { // that many are held
 		h.mu.Unlock()
+		h.abandon(s)
+		h.background(h.farewell(farewell{peer: s.peer, epoch: s.epoch, reason: reasonGone, release: true}).try)
 		return errTryLater
 	}
 	delete(h.arriving, s.peer)
@@ -254,14 +256,19 @@ func (h *Hub) resumeHere(c *conn, m *clientMessage, s *session) (bool, error) {
 	return false, nil
 }
 
-// abandon forgets an arriving session that was not granted.
+// abandon forgets a session that was not granted, or could not begin.
 func (h *Hub) abandon(s *session) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	if h.sessions[s.peer] == s {
 		h.removeLocked(s)
 	}
 	s.mu.Lock()
 	s.endLocked()
+	waiting := s.waiting
+	s.waiting, s.waitBytes = nil, 0
 	s.mu.Unlock()
+	h.mu.Unlock()
+	for i := range waiting {
+		h.refuse(&waiting[i], reasonGone)
+	}
 }

@@ -212,6 +212,10 @@ func (h *Hub) enter(s *session, name string, then func(*room)) error {
 	if err != nil {
 		h.dropViewLocked(r)
 		h.mu.Unlock()
+		if !errors.Is(err, bus.ErrRoomFull) && !errors.Is(err, bus.ErrFenced) {
+			// Only the answer may be lost: nobody is to see a member that does not know it is one.
+			h.background(h.farewell(farewell{peer: s.peer, epoch: me.Epoch, rooms: []string{name}, reason: reasonLeft}).try)
+		}
 		return err
 	}
 	if h.sessions[s.peer] != s { // ended meanwhile

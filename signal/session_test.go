@@ -2,10 +2,13 @@ package signal
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	"callbox/bus"
 
 	"github.com/coder/websocket"
 )
@@ -324,6 +327,39 @@ func TestPingsBeyondTheRateAreNotAnswered(t *testing.T) {
 	if answered >= 20 {
 		t.Fatal("a flood of pings was answered")
 	}
+}
+
+// TestAHelloThatIsRefusedLeavesNothing: neither a session nor queued bytes nor a claim.
+func TestAHelloThatIsRefusedLeavesNothing(t *testing.T) {
+	c := newCluster(t, 1, Limits{Connections: 2})
+	n := c.nodes[0]
+	for range 5 {
+		connect(t, n, "user=a").drop()
+	}
+	h := n.hub
+	state := func() (sessions, arriving int, queued int64) {
+		h.mu.RLock()
+		defer h.mu.RUnlock()
+		return len(h.sessions), len(h.arriving), h.queued.Load()
+	}
+	eventually(t, "the connections end", func() bool { return h.Stats().Connections == 0 })
+	sessions, arriving, queued := state()
+	sec := newSecrets()
+	for _, hello := range []string{`{"type":"hello"}`, fmt.Sprintf(`{"type":"hello","resume":{"token":%q,"seq":0}}`, sec.token)} {
+		d := dial(t, n, "user=b")
+		go d.read()
+		d.send(hello)
+		if code := d.closed(); code != websocket.StatusTryAgainLater {
+			t.Fatal(code)
+		}
+		if s, a, q := state(); s != sessions || a != arriving || q != queued {
+			t.Fatalf("%s: %d sessions, %d arriving, %d bytes; before %d, %d, %d", hello, s, a, q, sessions, arriving, queued)
+		}
+	}
+	eventually(t, "the peer id is free", func() bool {
+		_, _, err := n.bus.Locate(t.Context(), sec.peer, 0)
+		return errors.Is(err, bus.ErrNotFound)
+	})
 }
 
 func TestQueuesAndHeldSessionsAreBoundedForTheWholeNode(t *testing.T) {
