@@ -42,9 +42,12 @@ func startRedisCluster(t testing.TB) (url string, servers []*server) {
 		last := []int{5460, 10922, 16383}[i]
 		do(clients[i], "CLUSTER", "SET-CONFIG-EPOCH", fmt.Sprint(i+1))
 		do(clients[i], "CLUSTER", "ADDSLOTSRANGE", fmt.Sprint(first), fmt.Sprint(last))
+	}
+	// Only now: a node takes an epoch as long as it knows no other.
+	for i, c := range clients {
 		for _, other := range servers {
 			if other != servers[i] {
-				do(clients[i], "CLUSTER", "MEET", "127.0.0.1", fmt.Sprint(other.port), busPort(other))
+				do(c, "CLUSTER", "MEET", "127.0.0.1", fmt.Sprint(other.port), busPort(other))
 			}
 		}
 	}
