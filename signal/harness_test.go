@@ -78,6 +78,9 @@ func identityOf(q url.Values) Identity {
 	if ms, err := strconv.Atoi(q.Get("expires")); err == nil {
 		id.Expires = time.Now().Add(time.Duration(ms) * time.Millisecond)
 	}
+	if q.Get("revoked") != "" {
+		id.Still = func() bool { return false }
+	}
 	if q.Get("ice") != "" {
 		id.ICE = func(room string) (ICE, error) {
 			return ICE{

@@ -168,6 +168,9 @@ func (h *Hub) accept(w http.ResponseWriter, r *http.Request, id Identity, p prot
 	ws.SetReadLimit(int64(h.limits.FrameBytes))
 	c.ws = ws
 	c.upgraded.Store(true)
+	if id.Still != nil && !id.Still() {
+		c.shutdown(closeAuth, "revoked")
+	}
 	if !h.spawn(func() { run(c) }) {
 		_ = ws.CloseNow()
 		h.dismiss(c)

@@ -15,6 +15,10 @@ type Identity struct {
 	Login   bool      // a logged-in user, who can be called by name
 	Expires time.Time // when the connection must end; zero: never
 
+	// Still says whether all of the above is still so. It is asked once, when Revoke can see the connection: a revocation
+	// before that, but after the caller of Serve looked, is not missed. Nil: it is. It must not block.
+	Still func() bool
+
 	// ICE computes the ICE servers for this identity, the node that serves
 	// room first if room is not empty. Nil: none are offered. It must not block.
 	ICE func(room string) (ICE, error)

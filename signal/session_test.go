@@ -191,6 +191,19 @@ func TestExpiredAndRevokedSessionsCloseWith4001(t *testing.T) {
 	}
 }
 
+func TestAConnectionRevokedWhileItCameInIsClosed(t *testing.T) {
+	c := newCluster(t, 1, Limits{})
+	d := dial(t, c.nodes[0], "user=a&login=1&revoked=1")
+	d.send(`{"type":"hello"}`)
+	go d.read()
+	if code := d.closed(); code != 4001 {
+		t.Fatal(code)
+	}
+	if n := c.nodes[0].hub.Stats().Sessions; n != 0 {
+		t.Fatalf("%d sessions", n)
+	}
+}
+
 func TestASlowReaderIsClosedWith4003AndResumes(t *testing.T) {
 	c := newCluster(t, 1, Limits{QueueBytes: 64 << 10, MessageRate: 100_000, MessageBytes: 1 << 30})
 	a := connect(t, c.nodes[0], "user=a")

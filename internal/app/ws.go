@@ -24,18 +24,19 @@ func (s *web) getWebSocket(w http.ResponseWriter, r *http.Request) {
 		writeError(w, &apiError{Status: http.StatusForbidden, Code: "origin", Message: "this origin is not allowed; name it with --origin"})
 		return
 	}
-	var c caller
-	var refusal *apiError
-	switch token := subprotocolToken(r); {
-	case token != "":
-		c, refusal = s.tokenCaller(token)
-	case r.Header.Get("Authorization") != "":
-		c, refusal = s.caller(r)
-	default:
+	who := func() (c caller, refusal *apiError) {
+		switch token := subprotocolToken(r); {
+		case token != "":
+			return s.tokenCaller(token)
+		case r.Header.Get("Authorization") != "":
+			return s.caller(r)
+		}
 		if c, refusal = s.cookieCaller(r); refusal == nil && kind != originOwn {
 			refusal = &apiError{Status: http.StatusForbidden, Code: "origin", Message: "a cookie counts on our own pages only; give a room token"}
 		}
+		return c, refusal
 	}
+	c, refusal := who()
 	if refusal != nil {
 		writeError(w, refusal)
 		return
@@ -43,6 +44,10 @@ func (s *web) getWebSocket(w http.ResponseWriter, r *http.Request) {
 	from := clientOf(r)
 	s.hub.Serve(w, r, signal.Identity{
 		User: c.User, Name: c.Name, Session: c.Session, Room: c.Room, Login: c.Login, Expires: c.Expires,
+		Still: func() bool {
+			_, refusal := who()
+			return refusal == nil
+		},
 		ICE: func(room string) (signal.ICE, error) {
 			// It is the connection's own reader that waits for the answer.
 			ctx, cancel := context.WithTimeout(context.Background(), roomTimeout)
