@@ -44,6 +44,41 @@ func load(t *testing.T, s *bus.Store) map[string][]byte {
 	return all
 }
 
+// TestAnUpdateThatFailedHasNotHappened: not after a restart either.
+func TestAnUpdateThatFailedHasNotHappened(t *testing.T) {
+	for _, inTheWay := range []string{"users.json", "users.json.bak"} {
+		dir := t.TempDir()
+		s := open(t, dir)
+		put(t, s, "bob", "before", 0)
+		good, err := os.ReadFile(filepath.Join(dir, "users.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// A directory cannot be replaced by a file.
+		at := filepath.Join(dir, inTheWay)
+		if err := os.Remove(at); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(filepath.Join(at, "x"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		err = s.Update(context.Background(), "users", "bob", func([]byte) ([]byte, time.Duration, error) { return []byte("after"), 0, nil })
+		if err == nil {
+			t.Fatal("no error")
+		}
+		if got := string(load(t, s)["bob"]); got != "before" {
+			t.Fatalf("%s: %q", inTheWay, got)
+		}
+		if inTheWay == "users.json" {
+			continue
+		}
+		now, err := os.ReadFile(filepath.Join(dir, "users.json"))
+		if err != nil || string(now) != string(good) {
+			t.Fatalf("the file has changed: %v\n%s", err, now)
+		}
+	}
+}
+
 func TestStoreKeepsRecordsAcrossARestart(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)

@@ -127,14 +127,15 @@ func encodeBucket(records map[string]Record) ([]byte, error) {
 	return append(data, '\n'), nil
 }
 
-// writeBucket replaces the file and then its backup, each in one step: whatever
-// happens in between, one of the two is whole.
+// writeBucket replaces the backup and then the file, each in one step: whatever
+// happens in between, one of the two is whole. The file is last, so that an error
+// means that it is as it was.
 func writeBucket(dir, bucket string, records map[string]Record) error {
 	data, err := encodeBucket(records)
 	if err == nil {
 		path := filepath.Join(dir, bucket+".json")
-		if err = replaceFile(dir, path, data); err == nil {
-			err = replaceFile(dir, path+".bak", data)
+		if err = replaceFile(dir, path+".bak", data); err == nil {
+			err = replaceFile(dir, path, data)
 		}
 	}
 	if err != nil {
