@@ -51,6 +51,14 @@ func TestGateAnswers(t *testing.T) {
 			w.nonce = "AAAAAAAAAAAAAAAA"
 			return w.signed(stun.MethodAllocate, transportUDP)
 		}, 438},
+		{"integrity of SHA-256 alone", true, "", func(w *wire) *stun.Message {
+			w.learn()
+			return w.bare(stun.MethodAllocate, transportUDP, stun.NewUsername(w.username), stun.NewRealm(w.realm), stun.NewNonce(w.nonce), attr(0x001C, make([]byte, 32)...))
+		}, 401},
+		{"user hash for the user name", true, "", func(w *wire) *stun.Message {
+			w.learn()
+			return w.bare(stun.MethodAllocate, transportUDP, attr(0x001E, make([]byte, 32)...), stun.NewRealm(w.realm), stun.NewNonce(w.nonce), w.key())
+		}, 400},
 		{"integrity of the wrong length", true, "", func(w *wire) *stun.Message {
 			return w.bare(stun.MethodAllocate, attr(stun.AttrMessageIntegrity, 1, 2, 3, 4))
 		}, silent},
