@@ -77,7 +77,7 @@ func (a *App) startPage() startPage {
 }
 
 // turnsOffLocal is said where only the local certificate could answer.
-const turnsOffLocal = "off: browsers trust no local certificate for it (--tls-cert, --tls-key)"
+const turnsOffLocal = "off: needs a publicly trusted certificate (--tls-cert)"
 
 // turnsLine says whether clients are offered TURN over TLS. The listener answers it in any case.
 func (a *App) turnsLine() string {

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 )
 
 // startPage is what a person at a terminal reads when the server runs.
@@ -87,54 +86,34 @@ func (p startPage) setupURL() string {
 }
 
 func (p startPage) write(w io.Writer) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "\ncallbox %s is running.\n\n", p.Version)
-	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	row := func(title string, lines ...string) {
-		for i, line := range lines {
-			if i > 0 {
-				title = ""
-			}
-			fmt.Fprintf(t, "  %s\t%s\n", title, line)
-		}
-	}
+	var t rows
 	local, remote := p.local(), p.remote()
 	if local != "" {
-		row("On this machine", local)
+		t.add("On this machine", local)
 	}
-	row("On other devices", remote...)
+	t.add("On other devices", remote...)
 	if p.Setup != "" {
-		row("First run", "make the first user, an administrator, within 30 minutes:", p.setupURL())
+		t.add("First run", "make the first user, an administrator, within 30 minutes:", p.setupURL())
 	}
 	if len(remote) > 0 && !p.OwnCert {
-		row("Expect a warning",
-			"https:// comes with a certificate that this callbox made, because browsers",
-			"open a camera on https:// only. Each device warns about it once; go on, or",
-			"let the device trust "+p.Authority+" (good for this host alone).")
+		t.add("Expect a warning", "https:// comes with a certificate that this callbox made, because browsers open a camera on https:// only. "+
+			"Each device warns about it once; go on, or let the device trust "+unbroken(p.Authority)+" (good for this host alone).")
 	}
-	row("", "")
-	row("Relay", p.relayLines()...)
-	row("TURN over TLS", p.TURNS)
-	row("Bus", p.busLine())
-	row("Sign-in", p.signInLine())
-	row("Metrics", p.metricsLine())
-	row("Data", p.Data)
-	if err := t.Flush(); err != nil {
-		return err
-	}
-	b.WriteString("\nStop with Ctrl-C.\n\n")
-	// Cells end in the padding of the columns.
-	lines := strings.Split(b.String(), "\n")
-	for i := range lines {
-		lines[i] = strings.TrimRight(lines[i], " ")
-	}
-	_, err := io.WriteString(w, strings.Join(lines, "\n"))
+	t.add("", "")
+	t.add("Relay", p.relayLines()...)
+	t.add("TURN over TLS", p.TURNS)
+	t.add("Bus", p.busLine())
+	t.add("Sign-in", p.signInLine())
+	t.add("Metrics", p.metricsLine())
+	t.add("Data", unbroken(p.Data))
+	_, err := fmt.Fprintf(w, "\ncallbox %s is running.\n\n%s\nStop with Ctrl-C.\n\n", p.Version, t.String())
 	return err
 }
 
 // writeSetup is what follows when the first set-up link has ended unused.
 func (p startPage) writeSetup(w io.Writer) error {
-	_, err := fmt.Fprintf(w, "There is no user yet. A new link to make the first, an administrator, within 30 minutes:\n  %s\n\n", p.setupURL())
+	say := wrap("There is no user yet. A new link to make the first, an administrator, within 30 minutes:", pageWidth)
+	_, err := fmt.Fprintf(w, "%s\n  %s\n\n", strings.Join(say, "\n"), p.setupURL())
 	return err
 }
 

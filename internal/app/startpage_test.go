@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 func TestStartPageReadsAsWritten(t *testing.T) {
@@ -51,10 +52,40 @@ func TestStartPageReadsAsWritten(t *testing.T) {
 				t.Errorf("the page reads\n%s\nand not as in %s", b.String(), golden)
 			}
 			for i, line := range strings.Split(b.String(), "\n") {
-				if len(line) > 100 || strings.TrimRight(line, " ") != line {
-					t.Errorf("line %d is %d characters long or ends in spaces", i+1, len(line))
+				if utf8.RuneCountInString(line) > 80 || strings.TrimRight(line, " ") != line {
+					t.Errorf("line %d is longer than a terminal is wide or ends in spaces: %q", i+1, line)
 				}
 			}
 		})
+	}
+}
+
+func TestStartPageBreaksLinesBetweenWordsAlone(t *testing.T) {
+	const name = "a-host-whose-name-is-far-too-long-for-the-line.of-a-terminal.example"
+	path := "/home/ä b/" + strings.Repeat("deep/", 14) + "call box"
+	p := startPage{
+		Version: "1.2.3", Listen: netip.MustParseAddrPort("[::]:8080"), Names: []string{name}, Setup: strings.Repeat("s", 43),
+		Authority: path + "/ca.crt", Data: path, TURNS: turnsOffLocal, RelayPorts: "1-2", Bus: "memory",
+		TURNListen: []string{"udp://203.0.113.5:3478", "tcp://203.0.113.5:3478", "tls://203.0.113.5:5349"},
+	}
+	var b strings.Builder
+	if err := p.write(&b); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.writeSetup(&b); err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.SplitSeq(b.String(), "\n") {
+		// One word, or one path, may be longer than the line.
+		text := strings.ReplaceAll(strings.TrimSpace(line), path, "path")
+		text = strings.TrimSpace(strings.TrimPrefix(strings.TrimPrefix(text, "On other devices"), "Data"))
+		if utf8.RuneCountInString(line) > 80 && strings.Contains(text, " ") {
+			t.Errorf("a line of %d columns: %q", utf8.RuneCountInString(line), line)
+		}
+	}
+	for _, whole := range []string{"https://" + name + ":8080\n", "/setup?token=" + p.Setup + "\n", path + "/ca.crt", path + "\n", "tls://203.0.113.5:5349\n"} {
+		if !strings.Contains(b.String(), whole) {
+			t.Errorf("%q is broken in\n%s", whole, b.String())
+		}
 	}
 }
