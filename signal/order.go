@@ -87,14 +87,16 @@ func (s *session) orderLocked(p *packet, now time.Time) outcome {
 	case p.sid < src.sid:
 		return stale
 	case p.sid > src.sid: // the sender began anew; what it sent before is over
-		s.pending -= len(src.pending)
+		for i := range src.pending {
+			s.unpendLocked(&src.pending[i])
+		}
 		*src = source{sid: p.sid, last: p.prev}
 	}
 	if p.n <= src.last {
 		return stale
 	}
 	if p.prev > src.last {
-		if s.pending >= maxPending {
+		if s.pending >= maxPending || s.pendingBytes+len(p.data) > s.hub.limits.QueueBytes {
 			return full
 		}
 		m := pendingMessage{n: p.n, prev: p.prev, until: now.Add(s.hub.limits.GapTimeout), p: *p}
@@ -107,6 +109,7 @@ func (s *session) orderLocked(p *packet, now time.Time) outcome {
 		}
 		src.pending = slices.Insert(src.pending, i, m)
 		s.pending++
+		s.pendingBytes += len(p.data)
 		return accepted
 	}
 	out := s.pushPacketLocked(p)
@@ -127,11 +130,17 @@ func (s *session) releaseLocked(src *source, now time.Time) {
 			s.hub.refuseLater(&m.p, reasonBusy)
 		}
 		src.last = m.n
+		s.unpendLocked(m)
 		src.pending[0] = pendingMessage{}
 		src.pending = src.pending[1:]
-		s.pending--
 	}
 	src.pending = nil
+}
+
+// unpendLocked: a message does not wait any more.
+func (s *session) unpendLocked(m *pendingMessage) {
+	s.pending--
+	s.pendingBytes -= len(m.p.data)
 }
 
 // overdueLocked gives up waiting where the time is over. True: flush has to follow.

@@ -86,6 +86,21 @@ func TestWhatWaitsForAGapIsBounded(t *testing.T) {
 	if got[accepted] != maxPending || got[full] != 1000-maxPending {
 		t.Fatal(got)
 	}
+	s = orderSession(true)
+	s.deliver(at(1, 1, 0), time.Unix(0, 0))
+	got = map[outcome]int{}
+	for n := range uint64(100) {
+		p := at(1, n+3, n+2)
+		p.data = make([]byte, s.hub.limits.FrameBytes)
+		got[s.deliver(p, time.Unix(0, 0))]++
+	}
+	if fit := s.hub.limits.QueueBytes / s.hub.limits.FrameBytes; got[accepted] != fit || got[full] != 100-fit {
+		t.Fatal(got)
+	}
+	s.deliver(at(2, 1, 0), time.Unix(0, 0)) // anew: nothing waits any more
+	if s.pending != 0 || s.pendingBytes != 0 {
+		t.Fatal(s.pending, s.pendingBytes)
+	}
 	for i := range 2 * maxSources {
 		p := at(1, 1, 0)
 		p.from = fmt.Sprint("sender", i)

@@ -49,6 +49,8 @@ type session struct {
 	sources map[string]*source
 	pending int // messages in sources that wait for another
 
+	pendingBytes int // of their data
+
 	unverified bool     // the link was down: what comes from other nodes waits for the claim
 	waiting    []packet // what came while arriving or unverified
 	waitBytes  int
