@@ -2,10 +2,8 @@ package app
 
 import (
 	"encoding/json"
-	"errors"
 	"io"
 	"log/slog"
-	"mime"
 	"net/http"
 	"strconv"
 	"strings"
@@ -74,33 +72,6 @@ func writeError(w http.ResponseWriter, e *apiError) {
 // retrySeconds rounds up: a client that comes back then is not too early.
 func retrySeconds(d time.Duration) string {
 	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
-}
-
-// readJSON decodes a body of one JSON object with no unknown member.
-func readJSON(r *http.Request, into any) *apiError {
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		return &apiError{Status: http.StatusUnsupportedMediaType, Code: "bad-type", Message: "send Content-Type: application/json"}
-	}
-	d := json.NewDecoder(r.Body)
-	d.DisallowUnknownFields()
-	err := d.Decode(into)
-	if err == nil {
-		if _, err = d.Token(); errors.Is(err, io.EOF) {
-			return nil
-		} else if err == nil {
-			err = errors.New("more than one JSON value")
-		}
-	}
-	return badBody(err, "bad-json")
-}
-
-// badBody tells a body that is too long from one that cannot be read.
-func badBody(err error, code string) *apiError {
-	var long *http.MaxBytesError
-	if errors.As(err, &long) {
-		return &apiError{Status: http.StatusRequestEntityTooLarge, Code: "too-long", Message: "the body is longer than " + strconv.FormatInt(long.Limit, 10) + " bytes"}
-	}
-	return &apiError{Status: http.StatusBadRequest, Code: code, Message: "the body cannot be read: " + err.Error()}
 }
 
 // refuse answers a person with a page and a program with JSON.
