@@ -237,6 +237,34 @@ func TestDualAllocation(t *testing.T) {
 	})
 }
 
+// TestHalfOfAnEndedAllocationIsNotGivenBackTwice: its address may be another's by then.
+func TestHalfOfAnEndedAllocationIsNotGivenBackTwice(t *testing.T) {
+	tab := newTable()
+	at := [2]netip.AddrPort{netip.MustParseAddrPort("8.8.8.8:50000"), netip.MustParseAddrPort("[2600::1]:50000")}
+	open := func() *allocation {
+		a := &allocation{}
+		for f, addr := range at {
+			if !tab.hold(addr) {
+				t.Fatalf("%v is taken", addr)
+			}
+			a.relays[f].Store(&relayed{addr: addr})
+		}
+		if !tab.add(a) {
+			t.Fatal("not added")
+		}
+		return a
+	}
+	a := open()
+	if r := tab.removeHalf(a, six); r == nil || tab.byRelayed(at[six]) != nil || tab.byRelayed(at[four]) != a {
+		t.Fatal("not half of it")
+	}
+	tab.remove(a)
+	b := open()
+	if r := tab.removeHalf(a, four); r != nil || tab.byRelayed(at[four]) != b || tab.byRelayed(at[six]) != b {
+		t.Fatal("another's address is gone")
+	}
+}
+
 // m2 is the same request as was answered, in a transaction of its own.
 func m2(w *wire, _ *stun.Message) *stun.Message {
 	return w.signed(stun.MethodAllocate, transportUDP, asksBoth)

@@ -26,8 +26,11 @@ func (s *Server) refresh(r *request) {
 			return
 		case lifetime == 0 && a.relays[1-f].Load() != nil:
 			// One half of a dual allocation goes; pion keeps the other.
-			gone := a.relays[f].Swap(nil)
-			s.table.release(gone)
+			gone := s.table.removeHalf(a, f)
+			if gone == nil {
+				s.refuse(r, codeAllocationMismatch)
+				return
+			}
 			gone.close()
 			s.refreshed(r, 0)
 			return

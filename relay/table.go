@@ -120,6 +120,19 @@ func (t *table) remove(a *allocation) bool {
 	return true
 }
 
+// removeHalf takes one of a dual allocation's relayed addresses from it; nil: the allocation has ended, and its addresses may be
+// another's by now.
+func (t *table) removeHalf(a *allocation, f family) *relayed {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, ok := t.all[a]; !ok {
+		return nil
+	}
+	r := a.relays[f].Swap(nil)
+	t.releaseOne(r)
+	return r
+}
+
 // list returns the allocations of the moment.
 func (t *table) list() []*allocation {
 	t.mu.RLock()
