@@ -67,7 +67,10 @@ func Make(path string) error {
 	if !info.IsDir() {
 		return fmt.Errorf("data directory: %s is not a directory", path)
 	}
-	return checkMode(path, info, ownerOnly, "go=")
+	if open := openTo(info, ownerOnly); open != "" {
+		return fmt.Errorf("%w: %s %s; run: chmod go= %s", ErrRights, path, open, path)
+	}
+	return nil
 }
 
 // Path is the directory's path as it was given.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -141,7 +142,7 @@ func TestSecretFileHasOneSecretALine(t *testing.T) {
 	}
 	for name, c := range map[string]struct{ text, want string }{
 		"empty": {"", "has no secret in it"}, "comments alone": {"# nothing\n\n", "has no secret in it"},
-		"short": {"long enough to be one\nshort\n", ":2: secret is shorter"},
+		"short": {"long enough to be one\nshort\n", ":2 is a secret shorter"},
 		"many":  {strings.Repeat("long enough to be one\n", 65), "more than 64"},
 		"huge":  {strings.Repeat("x", 70000), "longer than"},
 	} {
@@ -151,6 +152,10 @@ func TestSecretFileHasOneSecretALine(t *testing.T) {
 	}
 	if _, err := ReadSecrets(t.TempDir()); err == nil {
 		t.Error("a directory was read as a secret file")
+	}
+	missing := filepath.Join(t.TempDir(), "missing")
+	if _, err := ReadSecrets(missing); !errors.Is(err, fs.ErrNotExist) || err.Error() != missing+" does not exist; make one with: openssl rand -base64 32 > "+missing+"; chmod 600 "+missing {
+		t.Errorf("a missing file: %v", err)
 	}
 }
 

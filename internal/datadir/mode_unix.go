@@ -9,12 +9,12 @@ import (
 	"syscall"
 )
 
-// checkMode refuses a mode with any of the closed bits, and says how to clear them.
-func checkMode(path string, info fs.FileInfo, closed fs.FileMode, remedy string) error {
+// openTo says that a mode has some of the closed bits, as the rest of a sentence about the file; "" where it has none.
+func openTo(info fs.FileInfo, closed fs.FileMode) string {
 	if mode := info.Mode().Perm(); mode&closed != 0 {
-		return fmt.Errorf("%w: %s has mode %04o and is open to other users of this machine; run: chmod %s %s", ErrRights, path, mode, remedy, path)
+		return fmt.Sprintf("has mode %04o and is open to other users of this machine", mode)
 	}
-	return nil
+	return ""
 }
 
 func checkOwner(path string, info fs.FileInfo) error {

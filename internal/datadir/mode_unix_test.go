@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -51,6 +52,10 @@ func TestConfiguredSecretMayBeSharedWithAGroupAlone(t *testing.T) {
 		if (err == nil) != want {
 			t.Errorf("mode %o: %v", mode, err)
 		}
+		var file *FileError
+		if err != nil && (!errors.As(err, &file) || !errors.Is(err, ErrRights) || !strings.Contains(err.Error(), "; run: chmod g-w,o= "+file.Path) || strings.Contains(err.Error(), "data directory")) {
+			t.Errorf("mode %o is reported as %v", mode, err)
+		}
 	}
 }
 
@@ -68,5 +73,15 @@ func TestOwnDirectoryHasTheRightOwner(t *testing.T) {
 	}
 	if err := CheckOwner(path); !errors.Is(err, ErrRights) || !strings.Contains(err.Error(), "as that user") {
 		t.Errorf("directory of another: %v", err)
+	}
+}
+
+func TestPipeIsNoSecretFileAndIsNotWaitedFor(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadSecrets(path); err == nil || !strings.Contains(err.Error(), path+" is not a regular file") {
+		t.Errorf("got %v", err)
 	}
 }

@@ -1,23 +1,14 @@
 package datadir
 
 import (
-	"bytes"
 	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
-)
-
-// Bounds of secret files: a short secret is a mistake, a long file another file.
-const (
-	minSecret     = 16
-	maxSecrets    = 64
-	maxSecretFile = 64 << 10
 )
 
 // Secrets are what a process signs and verifies with.
@@ -140,59 +131,4 @@ func place(temp, path string) error {
 		return nil
 	}
 	return os.Rename(temp, path)
-}
-
-// ReadSecrets reads a file of secrets, one a line. Empty lines and lines that
-// begin with # do not count. A file that everybody may read is refused.
-func ReadSecrets(path string) ([][]byte, error) {
-	return readSecrets(path, ownerGroup, "g-w,o=")
-}
-
-func readSecrets(path string, closed fs.FileMode, remedy string) ([][]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, rights(path, err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	}
-	if err := checkMode(path, info, closed, remedy); err != nil {
-		return nil, err
-	}
-	text, err := io.ReadAll(io.LimitReader(f, maxSecretFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return parseSecrets(path, text)
-}
-
-func parseSecrets(path string, text []byte) ([][]byte, error) {
-	if len(text) > maxSecretFile {
-		return nil, fmt.Errorf("%s is longer than %d bytes; a secret file has one secret a line", path, maxSecretFile)
-	}
-	var out [][]byte
-	number := 0
-	for line := range bytes.Lines(text) {
-		number++
-		line = bytes.TrimSpace(line)
-		if len(line) == 0 || line[0] == '#' {
-			continue
-		}
-		if len(line) < minSecret {
-			return nil, fmt.Errorf("%s:%d: secret is shorter than %d bytes; make one with: openssl rand -base64 32", path, number, minSecret)
-		}
-		out = append(out, line)
-	}
-	switch {
-	case len(out) == 0:
-		return nil, fmt.Errorf("%s has no secret in it; make one with: openssl rand -base64 32 > %s", path, path)
-	case len(out) > maxSecrets:
-		return nil, fmt.Errorf("%s has more than %d secrets", path, maxSecrets)
-	}
-	return out, nil
 }
