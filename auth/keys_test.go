@@ -152,6 +152,8 @@ func TestTokensOfOtherPrograms(t *testing.T) {
 		{"no sub", sign(t, jwt.SigningMethodHS256, hs, kid, claims(func(c jwt.MapClaims) { delete(c, "sub") })), false},
 		{"no room", sign(t, jwt.SigningMethodHS256, hs, kid, claims(func(c jwt.MapClaims) { delete(c, "room") })), false},
 		{"long room", sign(t, jwt.SigningMethodHS256, hs, kid, claims(func(c jwt.MapClaims) { c["room"] = strings.Repeat("r", 65) })), false},
+		{"room of signaling's own", sign(t, jwt.SigningMethodHS256, hs, kid, claims(func(c jwt.MapClaims) { c["room"] = "@r" })), false},
+		{"critical extension", sign(t, jwt.SigningMethodHS256, hs, map[string]any{"kid": id, "crit": []string{"x"}, "x": 1}, claims(nil)), false},
 		{"HS512", sign(t, jwt.SigningMethodHS512, hs, kid, claims(nil)), false},
 		{"none", sign(t, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, kid, claims(nil)), false},
 		{"wrong secret", sign(t, jwt.SigningMethodHS256, []byte("x"), kid, claims(nil)), false},

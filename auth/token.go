@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -92,6 +93,9 @@ func (k *Keys) Verify(token string, now time.Time) (RoomToken, error) {
 	if err != nil {
 		return RoomToken{}, fmt.Errorf("%w: it is not a signed JWT", ErrToken)
 	}
+	if _, critical := header.Header["crit"]; critical {
+		return RoomToken{}, fmt.Errorf("%w: it has a critical extension, and none is understood (RFC 7515, section 4.1.11)", ErrToken)
+	}
 	candidates, err := k.signers(header.Header["kid"])
 	if err != nil {
 		return RoomToken{}, err
@@ -149,6 +153,8 @@ func (c roomClaims) check() error {
 		return fmt.Errorf("%w: name must have at most %d bytes of printable text", ErrToken, maxDisplayName)
 	case !printable(c.Room, maxRoom):
 		return fmt.Errorf("%w: room must have 1 to %d bytes of printable text", ErrToken, maxRoom)
+	case strings.HasPrefix(c.Room, "@"):
+		return fmt.Errorf("%w: room names do not begin with @", ErrToken)
 	case len(c.ID) > maxSubject:
 		return fmt.Errorf("%w: jti must have at most %d bytes", ErrToken, maxSubject)
 	}
