@@ -56,11 +56,11 @@ type relayed struct {
 	conn *udp.Conn      // nil: virtual
 }
 
-// channel is one channel of an allocation. Only expires changes.
+// channel is one channel of an allocation. Number and peer do not change.
 type channel struct {
 	number  uint16
 	peer    netip.AddrPort
-	direct  bool // the policy lets packets for the peer out to the network
+	direct  atomic.Bool // the policy lets packets for the peer out to the network
 	expires atomic.Int64
 }
 
@@ -234,9 +234,23 @@ func (a *allocation) bind(number uint16, peer netip.AddrPort, direct bool, now t
 			a.byNumber = make(map[uint16]*channel)
 			a.byPeer = make(map[netip.AddrPort]*channel)
 		}
-		c = &channel{number: number, peer: peer, direct: direct}
+		c = &channel{number: number, peer: peer}
 		a.byNumber[number] = c
 		a.byPeer[peer] = c
 	}
+	c.direct.Store(direct)
 	c.expires.Store(now.Add(channelLifetime).UnixNano())
+}
+
+// judge asks the policy about the peers of all channels anew.
+func (a *allocation) judge(mayLeave func(netip.AddrPort) bool) {
+	a.mu.RLock()
+	list := make([]*channel, 0, len(a.byNumber))
+	for _, c := range a.byNumber {
+		list = append(list, c)
+	}
+	a.mu.RUnlock()
+	for _, c := range list {
+		c.direct.Store(mayLeave(c.peer))
+	}
 }

@@ -91,6 +91,22 @@ func TestExpiredPermissionsMakeRoom(t *testing.T) {
 	}
 }
 
+// TestRefreshedChannelKeepsToThePolicyOfTheDay: it is asked at each ChannelBind.
+func TestRefreshedChannelKeepsToThePolicyOfTheDay(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	peer := netip.MustParseAddrPort("8.8.8.1:1")
+	var a allocation
+	for _, direct := range []bool{true, false, true} {
+		a.bind(0x4000, peer, direct, now)
+		if c := a.channelOf(0x4000, now); c == nil || c.direct.Load() != direct {
+			t.Fatalf("channel %v where direct is %v", c, direct)
+		}
+		if c, _ := a.wayTo(peer, now); c == nil || c.direct.Load() != direct {
+			t.Fatalf("way %v where direct is %v", c, direct)
+		}
+	}
+}
+
 // TestChannelDoesNotOutliveItsPermissionInwards: what a peer sends needs the permission, which ends five minutes before the
 // channel does.
 func TestChannelDoesNotOutliveItsPermissionInwards(t *testing.T) {

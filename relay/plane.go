@@ -35,7 +35,7 @@ func (s *Server) fromClient(w *work, a *allocation, b []byte) {
 		s.counters.drop(dropNoChannel)
 		return
 	}
-	s.toPeer(w, a, c.peer, c.direct, b[:channelHeader+pad4(size)], size)
+	s.toPeer(w, a, c.peer, c.direct.Load(), b[:channelHeader+pad4(size)], size)
 }
 
 // toPeer sends a payload of the allocation's client on its way: into another allocation of this server, or out to the

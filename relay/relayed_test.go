@@ -3,6 +3,7 @@ package relay
 import (
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -198,6 +199,32 @@ func TestOwnPortsAreNotReachedThroughTheRouter(t *testing.T) {
 		w.sendTo(own, []byte("inwards"))
 		w.alive()
 		if st := s.Stats(); st.Drops["forbidden-peer"] != 1 || st.ToPeers.Packets != 0 {
+			t.Fatalf("%+v", st)
+		}
+	})
+}
+
+// TestPolicyThatChangesHoldsForChannels that were bound before it changed.
+func TestPolicyThatChangesHoldsForChannels(t *testing.T) {
+	var denied atomic.Bool
+	both(t, func(c *Config) {
+		denied.Store(false)
+		c.AllowPeer = func(netip.AddrPort) bool { return !denied.Load() }
+	}, func(t *testing.T, s *testServer, network string) {
+		denied.Store(false)
+		to := echo(t, "127.0.0.1:0").AddrPort()
+		w := dial(t, s, network)
+		w.allocate()
+		w.succeed(stun.MethodChannelBind, channelNumber(0x4000), xorPeer(to))
+		w.send(channelData(0x4000, []byte("before")))
+		if got := w.onChannel(0x4000); string(got) != "before" {
+			t.Fatalf("%q", got)
+		}
+		denied.Store(true)
+		s.PolicyChanged()
+		w.send(channelData(0x4000, []byte("after")))
+		w.alive()
+		if st := s.Stats(); st.Drops["forbidden-peer"] != 1 || st.ToPeers.Packets != 1 {
 			t.Fatalf("%+v", st)
 		}
 	})

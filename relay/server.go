@@ -95,13 +95,22 @@ func (s *Server) Addr() netip.AddrPort {
 }
 
 // SetPublic changes the addresses that clients are told, from the next allocation on. A list that Config.Public would not
-// take is logged and changes nothing.
+// take is logged and changes nothing. Peers are judged anew, as by PolicyChanged: what is our own depends on it.
 func (s *Server) SetPublic(list []netip.Addr) {
 	if err := checkPublic(list); err != nil {
 		s.cfg.Log.Error("public addresses stay as they are", keyError, err)
 		return
 	}
 	s.addresses.set(list)
+	s.PolicyChanged()
+}
+
+// PolicyChanged says that Config.AllowPeer answers otherwise from now on. What it denies is not sent to any more, on channels
+// that were bound before either.
+func (s *Server) PolicyChanged() {
+	for _, a := range s.table.list() {
+		a.judge(s.mayLeave)
+	}
 }
 
 // Revoke ends the allocations and streams of the owners that match, before it returns, and says how many allocations there
