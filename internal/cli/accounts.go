@@ -47,6 +47,9 @@ func (c *call) withAccounts(ctx context.Context, create bool, do func(accounts) 
 			return fmt.Errorf("there is no data directory %s; name it with --data", cfg.Data)
 		}
 	}
+	if _, _, err := c.configWith(app.CheckSecrets); err != nil {
+		return err
+	}
 	local, err := openLocal(ctx, cfg)
 	if err != nil {
 		return err

@@ -101,8 +101,11 @@ type call struct {
 }
 
 // config loads the configuration.
-func (c *call) config() (config.Config, config.Origins, error) {
-	return config.Load(config.Sources{Flags: c.flags, Environ: c.Environ})
+func (c *call) config() (config.Config, config.Origins, error) { return c.configWith(nil) }
+
+// configWith loads the configuration, and reports the faults that check finds in what it names together with its own.
+func (c *call) configWith(check func(config.Config) config.Faults) (config.Config, config.Origins, error) {
+	return config.Load(config.Sources{Flags: c.flags, Environ: c.Environ, Check: check})
 }
 
 func run(ctx context.Context, args []string, env Env) error {

@@ -75,6 +75,43 @@ func TestEveryFaultOfAServersCommandLineIsNamed(t *testing.T) {
 	}
 }
 
+func TestEveryFaultyFileIsNamedWithTheOtherFaultsBeforeAnythingIsMade(t *testing.T) {
+	at := t.TempDir()
+	dir, short, empty := filepath.Join(at, "never made"), filepath.Join(at, "short"), filepath.Join(at, "empty")
+	writeFile(t, short, "a secret of sufficient length\nshort\n")
+	writeFile(t, empty, "")
+	files := []string{"--turn-secret-file", "/nope", "--cluster-secret-file", short, "--tls-cert", empty, "--data", dir}
+	wants := []string{
+		"turn-secret-file (--turn-secret-file): “/nope” does not exist; make one with: openssl rand",
+		"cluster-secret-file (--cluster-secret-file): “" + short + ":2” is a secret shorter than 16 bytes; make one with",
+	}
+	env := Env{Environ: []string{"CALLBOX_TLS_KEY=" + at, "CALLBOX_MAX_PEERS=1"}}
+	for _, first := range [][]string{{}, {"serve"}, {"serve", "--lisen", ":1"}} {
+		r := runWith(t, env, append(first, files...)...)
+		for _, want := range append(wants, "tls-cert (--tls-cert): “"+empty+"” holds no certificate in PEM form; give", "tls-key (CALLBOX_TLS_KEY): “"+at+"” is not a regular file; give", "max-peers (CALLBOX_MAX_PEERS)") {
+			if r.status != exitUsage || !strings.Contains(r.stderr, want) {
+				t.Errorf("%v: status %d, %q lacks %q", first, r.status, r.stderr, want)
+			}
+		}
+	}
+	// Other commands need the secrets, and only where no server runs.
+	for _, command := range [][]string{{"user", "add", "ada", "--password-stdin"}, {"credential", "--user", "ada"}} {
+		r := runWith(t, Env{Stdin: strings.NewReader("a good password\n"), Environ: []string{"CALLBOX_TURN_SECRET_FILE=/nope", "CALLBOX_TLS_CERT=/nope", "CALLBOX_TLS_KEY=/nope"}}, append(command, "--data", dir)...)
+		if r.status != exitUsage || !strings.Contains(r.stderr, "turn-secret-file (CALLBOX_TURN_SECRET_FILE): “/nope” does not exist") || strings.Contains(r.stderr, "tls-") {
+			t.Errorf("%v: status %d, %q", command, r.status, r.stderr)
+		}
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("the data directory was made")
+	}
+	r := runWith(t, Env{}, "serve", "--bus", "redis://127.0.0.1:1", "--tls-cert", "/nope", "--tls-key", "/nope", "--data", dir)
+	for _, want := range []string{"bus (--bus): ", "openssl rand -base64 32 > cluster-secret", "tls-cert (--tls-cert): ", "tls-key (--tls-key): "} {
+		if r.status != exitUsage || !strings.Contains(r.stderr, want) {
+			t.Errorf("a node without a secret: status %d, %q lacks %q", r.status, r.stderr, want)
+		}
+	}
+}
+
 func TestConfigShowsValuesAndSources(t *testing.T) {
 	file := filepath.Join(dataDir(t), "callbox.yaml")
 	if err := os.WriteFile(file, []byte("max-peers: 12\nice-server: [\"turn:t.example,user,hunter2\"]\n"), 0o600); err != nil {

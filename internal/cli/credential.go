@@ -35,6 +35,9 @@ func (cmd *credentialCmd) Run(ctx context.Context, c *call) error {
 	}
 	made, err := control.NewClient(cfg.Data).Credential(ctx, request)
 	if errors.Is(err, control.ErrNoServer) {
+		if _, _, err := c.configWith(app.CheckSecrets); err != nil {
+			return err
+		}
 		made, err = localCredential(cfg, request)
 	}
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 
+	"callbox/internal/app"
 	"callbox/internal/config"
 )
 
@@ -29,7 +30,7 @@ func serveFaults(args, environ []string) error {
 		}
 		flags[name] = append(flags[name], value)
 	}
-	_, _, err := config.Load(config.Sources{Flags: flags, Environ: environ})
+	_, _, err := config.Load(config.Sources{Flags: flags, Environ: environ, Check: app.CheckFiles})
 	var faults config.Faults
 	if errors.As(err, &faults) {
 		return faults

@@ -21,7 +21,7 @@ func (*serveCmd) Help() string {
 
 // Run opens everything, serves, and closes everything.
 func (*serveCmd) Run(ctx context.Context, c *call) error {
-	cfg, _, err := c.config()
+	cfg, _, err := c.configWith(app.CheckFiles)
 	if err != nil {
 		return err
 	}
@@ -32,7 +32,7 @@ func (*serveCmd) Run(ctx context.Context, c *call) error {
 		opts.Stdout = c.Stdout
 	}
 	opts.Reload = func() (config.Config, error) {
-		cfg, _, err := c.config()
+		cfg, _, err := c.configWith(app.CheckSecrets)
 		return cfg, err
 	}
 	server, err := app.New(ctx, cfg, opts)

@@ -4,7 +4,8 @@
 // parses every value once into its type, and reports every fault at once.
 //
 // It opens nothing but the configuration file: whether an address can be bound
-// or a secret be read is found out by the packages that do so.
+// or a secret be read is found out by the packages that do so. Those that can
+// tell before anything is started do it as Sources.Check, to be reported together.
 package config
 
 import (

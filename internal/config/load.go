@@ -19,6 +19,10 @@ const maxFile = 1 << 20
 type Sources struct {
 	Flags   map[string][]string // the texts given for each flag, by name without dashes
 	Environ []string            // KEY=VALUE, as os.Environ gives it
+
+	// Check, where it is given, finds further faults, of what the settings name: only the program that will open a file can
+	// say what it must be like. A setting that does not parse has its zero value there. Load adds the sources.
+	Check func(Config) Faults
 }
 
 // Origins says for each key where its value came from: "flag", the name of the
@@ -70,6 +74,12 @@ func Load(s Sources) (Config, Origins, error) {
 	}
 	finish(&c, origins)
 	faults = append(faults, check(c, origins, faults)...)
+	if s.Check != nil {
+		for _, f := range s.Check(c) {
+			f.Source = origins[f.Key]
+			faults = append(faults, f)
+		}
+	}
 	if len(faults) > 0 {
 		return Config{}, nil, faults
 	}

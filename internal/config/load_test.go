@@ -162,6 +162,27 @@ func TestEveryFaultIsReportedAtOnce(t *testing.T) {
 	}
 }
 
+func TestFaultsOfWhatSettingsNameStandBesideTheOthers(t *testing.T) {
+	_, _, err := Load(Sources{
+		Flags:   map[string][]string{"tls-cert": {"x.pem"}, "tls-key": {"x.key", "y.key"}, "max-peers": {"1"}},
+		Environ: []string{"CALLBOX_TURN_SECRET_FILE=/nowhere"},
+		Check: func(c Config) Faults {
+			if c.TLSCert != "x.pem" || c.TLSKey != "" || c.TURNSecretFile != "/nowhere" {
+				t.Errorf("asked about %+v", c)
+			}
+			return Faults{{Key: "turn-secret-file", Value: c.TURNSecretFile, Problem: "does not exist", Remedy: "make one"}}
+		},
+	})
+	if err == nil {
+		t.Fatal("no fault")
+	}
+	for _, want := range []string{"max-peers (--max-peers)", "tls-key (--tls-key)", "turn-secret-file (CALLBOX_TURN_SECRET_FILE): “/nowhere” does not exist; make one"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q lacks %q", err, want)
+		}
+	}
+}
+
 func TestFaultsOfTheFileItself(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"no YAML":       {"listen: [", "is not valid YAML"},
