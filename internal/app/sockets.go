@@ -74,7 +74,8 @@ func (a *App) newPort(l net.Listener, http, startTLS bool) *port {
 		Log:        a.log,
 	}
 	if http {
-		cfg.TLS = a.tlsConfig("h2", "http/1.1")
+		// The last two are TURN's own (RFC 7443): who offers nothing else must find them.
+		cfg.TLS = a.tlsConfig("h2", "http/1.1", "stun.turn", "stun.nat-discovery")
 	} else if startTLS {
 		cfg.TLS = a.tlsConfig()
 	}

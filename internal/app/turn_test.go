@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pion/stun/v2"
 	"github.com/pion/turn/v3"
 
 	"callbox/internal/config"
@@ -94,6 +95,31 @@ func TestOnePortRelaysOverEveryTransport(t *testing.T) {
 	}
 	if err := allocate(t, "udp", main, username, "wrong"); err == nil {
 		t.Error("a wrong password opened the relay")
+	}
+}
+
+// A client may offer TURN's own protocol names (RFC 7443) and nothing else; a listener for TURN alone asks for none.
+func TestTURNOverTLSIsFoundByItsProtocolName(t *testing.T) {
+	r := serve(t, func(c *config.Config) {
+		c.TURNListen = []config.Listener{{Network: "tls", Addr: netip.MustParseAddrPort("127.0.0.1:0")}}
+	})
+	for _, addr := range []string{r.Addr().String(), r.extra[0].cfg.Listener.Addr().String()} {
+		for _, name := range []string{"stun.turn", "stun.nat-discovery"} {
+			c, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{name}})
+			if err != nil {
+				t.Errorf("%s to %s: %v", name, addr, err)
+				continue
+			}
+			request := stun.MustBuild(stun.TransactionID, stun.BindingRequest)
+			if _, err := c.Write(request.Raw); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			response := stun.New()
+			if _, err := response.ReadFrom(c); err != nil || response.Type != stun.BindingSuccess {
+				t.Errorf("%s: %v, %v", name, response.Type, err)
+			}
+			_ = c.Close()
+		}
 	}
 }
 
