@@ -28,6 +28,13 @@ type accounts interface {
 	RemoveKey(ctx context.Context, id string) error
 }
 
+const (
+	// lockWait is how long a command waits for the data directory: another command has it for less than a second, a server
+	// that starts or stops for a few.
+	lockWait  = 10 * time.Second
+	lockRetry = 50 * time.Millisecond
+)
+
 // withAccounts does something with the accounts of the configured directory.
 // create says that a missing directory is made rather than a mistake.
 func (c *call) withAccounts(ctx context.Context, create bool, do func(accounts) error) error {
@@ -35,27 +42,68 @@ func (c *call) withAccounts(ctx context.Context, create bool, do func(accounts) 
 	if err != nil {
 		return err
 	}
+	waiting, cancel := context.WithTimeout(ctx, lockWait)
+	defer cancel()
+	again := time.NewTicker(lockRetry)
+	defer again.Stop()
+	for {
+		open, err := c.openAccounts(ctx, cfg, create)
+		if err == nil {
+			return errors.Join(do(open), open.close())
+		}
+		if !errors.Is(err, datadir.ErrLocked) {
+			return err
+		}
+		select {
+		case <-again.C:
+		case <-waiting.Done():
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return fmt.Errorf("another callbox uses %s and does not answer on its control socket; try again when it is done, or stop it", cfg.Data)
+		}
+	}
+}
+
+// openAccounts finds the server that runs on the directory, or opens the directory itself. The error is datadir.ErrLocked
+// where another command works on it, or a server that does not answer yet or no longer.
+func (c *call) openAccounts(ctx context.Context, cfg config.Config, create bool) (closingAccounts, error) {
 	client := control.NewClient(cfg.Data)
 	switch _, err := client.Health(ctx); {
 	case err == nil:
-		return do(client)
+		return remote{client}, nil
 	case !errors.Is(err, control.ErrNoServer):
-		return err
+		return nil, err
 	}
 	if !create {
-		if _, err := os.Stat(cfg.Data); errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("there is no data directory %s; name it with --data", cfg.Data)
+		if err := mustExist(cfg.Data); err != nil {
+			return nil, err
 		}
 	}
 	if _, _, err := c.configWith(app.CheckSecrets); err != nil {
-		return err
+		return nil, err
 	}
-	local, err := openLocal(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	return errors.Join(do(local), local.close())
+	return openLocal(ctx, cfg)
 }
+
+// mustExist refuses a data directory that is not there, whose name is likely mistyped.
+func mustExist(dir string) error {
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("there is no data directory %s; name it with --data", dir)
+	}
+	return nil
+}
+
+// closingAccounts are accounts that are closed after use.
+type closingAccounts interface {
+	accounts
+	close() error
+}
+
+// remote are the accounts of a running server.
+type remote struct{ *control.Client }
+
+func (remote) close() error { return nil }
 
 // local works on the records itself, while no server does on this directory: those of the directory, or in a cluster those
 // that its nodes share.
@@ -65,11 +113,8 @@ type local struct {
 	bus bus.Bus
 }
 
-func openLocal(ctx context.Context, cfg config.Config) (*local, error) {
+func openLocal(ctx context.Context, cfg config.Config) (closingAccounts, error) {
 	dir, err := datadir.Open(cfg.Data)
-	if errors.Is(err, datadir.ErrLocked) {
-		return nil, fmt.Errorf("a server runs on %s but does not answer on its control socket; try again, or stop it first", cfg.Data)
-	}
 	if err != nil {
 		return nil, err
 	}

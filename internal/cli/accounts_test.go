@@ -7,7 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"callbox/auth"
@@ -175,7 +177,7 @@ func TestPasswordIsAskedForTwice(t *testing.T) {
 
 func TestMissingDataDirectoryIsNotMadeByAMistypedName(t *testing.T) {
 	dir := filepath.Join(dataDir(t), "missing")
-	for _, args := range [][]string{{"user", "list"}, {"user", "remove", "x"}, {"user", "passwd", "x", "--password-stdin"}, {"key", "list"}, {"token", "--room", "r", "--user", "u"}} {
+	for _, args := range [][]string{{"user", "list"}, {"user", "remove", "x"}, {"user", "passwd", "x", "--password-stdin"}, {"key", "list"}, {"token", "--room", "r", "--user", "u"}, {"credential", "--user", "u"}} {
 		fails(t, exitFault, "there is no data directory "+dir, append(args, "--data", dir)...)
 	}
 	if _, err := os.Stat(dir); err == nil {
@@ -185,13 +187,41 @@ func TestMissingDataDirectoryIsNotMadeByAMistypedName(t *testing.T) {
 }
 
 func TestDirectoryInUseWithoutASocketIsNotTouched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // ten seconds of waiting
+		dir := dataDir(t)
+		d, err := datadir.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		fails(t, exitFault, "another callbox uses "+dir, "key", "add", "shop", "--data", dir)
+	})
+}
+
+func TestCommandsAtOneTimeWaitForEachOther(t *testing.T) {
 	dir := dataDir(t)
+	ok(t, "", "key", "add", "first", "--data", dir)
 	d, err := datadir.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.Close()
-	fails(t, exitFault, "does not answer on its control socket", "user", "add", "alice", "--password-stdin", "--data", dir)
+	var wg sync.WaitGroup
+	results := make([]result, 4)
+	for i := range results {
+		wg.Go(func() { results[i] = callbox(t, "", "key", "add", "shop", "--data", dir) })
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	wg.Wait()
+	for _, r := range results {
+		if r.status != exitOK {
+			t.Errorf("status %d, %s", r.status, r.stderr)
+		}
+	}
+	if keys := decode[control.KeyList](t, ok(t, "", "key", "list", "--json", "--data", dir)).Keys; len(keys) != 1+len(results) {
+		t.Errorf("%d keys", len(keys))
+	}
 }
 
 func TestDamagedUsersFileIsReportedAndKept(t *testing.T) {

@@ -38,6 +38,11 @@ func (cmd *credentialCmd) Run(ctx context.Context, c *call) error {
 		if _, _, err := c.configWith(app.CheckSecrets); err != nil {
 			return err
 		}
+		if cfg.TURNSecretFile == "" && cfg.ClusterSecretFile == "" {
+			if err := mustExist(cfg.Data); err != nil { // a new secret is one that no server knows
+				return err
+			}
+		}
 		made, err = localCredential(cfg, request)
 	}
 	if err != nil {
