@@ -9,6 +9,7 @@ import (
 	"maps"
 	"mime"
 	"net/http"
+	"os"
 	"reflect"
 	"slices"
 	"strconv"
@@ -92,11 +93,14 @@ func kindName(k reflect.Kind) string {
 	return "a whole number"
 }
 
-// badBody tells a body that is too long from one that cannot be read.
+// badBody tells a body that is too long or does not come from one that cannot be read.
 func badBody(err error, code string) *apiError {
 	var long *http.MaxBytesError
 	if errors.As(err, &long) {
 		return &apiError{Status: http.StatusRequestEntityTooLarge, Code: "too-long", Message: "the body is longer than " + strconv.FormatInt(long.Limit, 10) + " bytes"}
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return &apiError{Status: http.StatusRequestTimeout, Code: "too-slow", Message: "the body did not come in time"}
 	}
 	return &apiError{Status: http.StatusBadRequest, Code: code, Message: "the body cannot be read: " + err.Error()}
 }

@@ -1,13 +1,19 @@
 package app
 
 import (
+	"bufio"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
 	"net/http"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"callbox/internal/control"
+	"callbox/signal"
 )
 
 func TestFaultyBodiesAreExplainedInTermsOfTheirMembers(t *testing.T) {
@@ -63,5 +69,53 @@ func TestBodiesOfCommandsMayLeaveOutNumbersAndSwitches(t *testing.T) {
 	}
 	if err := decodeObject([]byte(`{"name":"a","password":"b","admin":"yes"}`), reflect.ValueOf(&add).Elem()); err == nil || !strings.Contains(err.Error(), "admin must be true or false") {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestBodyThatDoesNotComeIsARequestTimeout(t *testing.T) {
+	r := serve(t, nil)
+	server := r.web.server(r.web.handler())
+	server.ReadTimeout = 200 * time.Millisecond
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(l) }()
+	defer func() {
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+		<-ended
+	}()
+	for path, kind := range map[string]string{"/api/v1/login": "application/json", "/login": "application/x-www-form-urlencoded"} {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: %s\r\nContent-Length: 100\r\n\r\nusername", path, l.Addr(), kind); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.StatusCode != http.StatusRequestTimeout {
+			t.Errorf("%s: %s", path, resp.Status)
+		}
+		if err := errors.Join(resp.Body.Close(), c.Close()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestWebSocketWithoutItsSubprotocolIsRefusedAsJSON(t *testing.T) {
+	r := serve(t, nil)
+	a := r.get(r.browser(), "/ws", "Authorization", "Bearer "+r.mint("tea", "guest", time.Hour), "Sec-WebSocket-Protocol", "chat, callbox.v10")
+	if a.Status != http.StatusBadRequest || a.code() != "bad-subprotocol" || !strings.Contains(a.Body, signal.Subprotocol) {
+		t.Errorf("%d %s", a.Status, a.Body)
 	}
 }

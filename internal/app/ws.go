@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,6 +42,10 @@ func (s *web) getWebSocket(w http.ResponseWriter, r *http.Request) {
 		writeError(w, refusal)
 		return
 	}
+	if !slices.ContainsFunc(subprotocols(r), func(p string) bool { return strings.EqualFold(p, signal.Subprotocol) }) {
+		writeError(w, &apiError{Status: http.StatusBadRequest, Code: "bad-subprotocol", Message: "open a WebSocket with the subprotocol " + signal.Subprotocol})
+		return
+	}
 	from := clientOf(r)
 	s.hub.Serve(w, r, signal.Identity{
 		User: c.User, Name: c.Name, Session: c.Session, Room: c.Room, Login: c.Login, Expires: c.Expires,
@@ -57,13 +62,21 @@ func (s *web) getWebSocket(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// subprotocolToken is the room token among the subprotocols, or "".
-func subprotocolToken(r *http.Request) string {
+// subprotocols are those that a client offers.
+func subprotocols(r *http.Request) (out []string) {
 	for _, line := range r.Header.Values("Sec-Websocket-Protocol") {
 		for value := range strings.SplitSeq(line, ",") {
-			if token, ok := strings.CutPrefix(strings.TrimSpace(value), tokenProtocol); ok {
-				return token
-			}
+			out = append(out, strings.TrimSpace(value))
+		}
+	}
+	return out
+}
+
+// subprotocolToken is the room token among the subprotocols, or "".
+func subprotocolToken(r *http.Request) string {
+	for _, value := range subprotocols(r) {
+		if token, ok := strings.CutPrefix(value, tokenProtocol); ok {
+			return token
 		}
 	}
 	return ""
