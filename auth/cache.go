@@ -82,7 +82,7 @@ func (c *cache[T]) reload(ctx context.Context, key string) error {
 	v, err := c.decode(key, text)
 	if err != nil {
 		c.end(number, nil)
-		return fmt.Errorf("%s record %q is damaged: %w", c.bucket, key, err)
+		return c.damaged(key, err)
 	}
 	c.end(number, map[string]*T{key: &v})
 	return nil
@@ -104,13 +104,18 @@ func (c *cache[T]) reloadAll(ctx context.Context) error {
 	for key, text := range records {
 		v, err := c.decode(key, text)
 		if err != nil {
-			damaged = errors.Join(damaged, fmt.Errorf("%s record %q is damaged: %w", c.bucket, key, err))
+			damaged = errors.Join(damaged, c.damaged(key, err))
 			continue
 		}
 		found[key] = &v
 	}
 	c.end(number, found)
 	return damaged
+}
+
+// damaged names the file where the records of this machine are kept, of which the store keeps the content before the last change.
+func (c *cache[T]) damaged(key string, err error) error {
+	return fmt.Errorf("%s record %q is damaged: %w; while no callbox runs, correct it in %[1]s.json of the data directory or copy %[1]s.json.bak over that", c.bucket, key, err)
 }
 
 func (c *cache[T]) begin() uint64 {

@@ -114,7 +114,7 @@ func TestDamagedUserRecordIsReportedByName(t *testing.T) {
 		store := newMapStore()
 		store.put(BucketUsers, "alice", text)
 		_, err := openUsers(t.Context(), store, cheap)
-		if err == nil || !strings.Contains(err.Error(), `users record "alice" is damaged`) {
+		if err == nil || !strings.Contains(err.Error(), `users record "alice" is damaged`) || !strings.Contains(err.Error(), "copy users.json.bak over that") {
 			t.Errorf("%s: error %v", text, err)
 		}
 	}
