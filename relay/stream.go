@@ -165,9 +165,15 @@ func (st *stream) write() {
 
 // put writes b in pieces. A client that does not take one of them for so long is gone, and the reader sees the connection
 // close; one that takes what waits slowly only loses what does not fit behind it.
+//
+// Over TLS a piece, and so a record, is one message: there are clients (turnutils_uclient) that read a record at a time and
+// look for one message in it.
 func (st *stream) put(b []byte) bool {
 	for len(b) > 0 {
 		piece := b[:min(len(b), writePiece)]
+		if size, err := frameSize(b); err == nil && size > 0 && st.client.transport == TLS {
+			piece = b[:min(len(b), size)]
+		}
 		by := time.Now().Add(st.server.cfg.timing.write)
 		st.mu.Lock()
 		if st.finished {

@@ -235,6 +235,26 @@ func TestTLS(t *testing.T) {
 	if len(list) != 1 || list[0].Transport != TLS || list[0].Owner.User != "alice" || list[0].Client.String() != a.LocalAddr().String() {
 		t.Fatalf("%+v", list)
 	}
+
+	// Many answers at once: a record holds one.
+	var all []byte
+	const many = 50
+	for range many {
+		all = append(all, stun.MustBuild(stun.TransactionID, stun.BindingRequest).Raw...)
+	}
+	if _, err := c.Write(all); err != nil {
+		t.Fatal(err)
+	}
+	record := make([]byte, 16<<10)
+	for range many {
+		n, err := c.Read(record) // of one record at most
+		if err != nil {
+			t.Fatal(err)
+		}
+		if size, err := frameSize(record[:n]); err != nil || size != n {
+			t.Fatalf("a record of %d bytes begins with a message of %d: %v", n, size, err)
+		}
+	}
 	c.Close()
 	eventually(t, "the stream is gone", func() bool { return s.Stats().Streams[TLS] == 0 })
 }
