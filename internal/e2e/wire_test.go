@@ -203,6 +203,7 @@ func (w *wire) session(ctx context.Context) (welcomed bool, err error) {
 
 func (w *wire) welcome(ctx context.Context, conn *websocket.Conn, m message) error {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.welcomes = append(w.welcomes, m)
 	w.peer, w.resume = m.text(m.Peer), m.Resume
 	if !m.Resumed {
@@ -212,14 +213,13 @@ func (w *wire) welcome(ctx context.Context, conn *websocket.Conn, m message) err
 		w.outbox = nil
 	}
 	w.outbox = slices.DeleteFunc(w.outbox, func(o outgoing) bool { return o.seq <= m.Received })
-	again := slices.Clone(w.outbox)
-	w.conn = conn
-	w.mu.Unlock()
-	for _, o := range again {
+	// Under the lock: what send adds meanwhile must not overtake what is said again, which would leave a gap in the numbers.
+	for _, o := range w.outbox {
 		if err := conn.Write(ctx, websocket.MessageText, o.data); err != nil {
 			return err
 		}
 	}
+	w.conn = conn
 	return nil
 }
 
