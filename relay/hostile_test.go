@@ -161,11 +161,11 @@ func TestThousandHalfOpenStreams(t *testing.T) {
 	eventually(t, "goroutines return", func() bool { return runtime.NumGoroutine() < goroutines+20 })
 }
 
-// TestSoak lets allocations of all kinds come and go, for a second or as long as CALLBOX_SOAK says, and looks whether
+// TestSoak lets allocations of all kinds come and go, for a second or as long as TEST_SOAK says, and looks whether
 // everything returns to where it was.
 func TestSoak(t *testing.T) {
 	length := time.Second
-	if text := os.Getenv("CALLBOX_SOAK"); text != "" {
+	if text := os.Getenv("TEST_SOAK"); text != "" {
 		var err error
 		if length, err = time.ParseDuration(text); err != nil {
 			t.Fatal(err)
