@@ -62,7 +62,7 @@ func TestStartPageReadsAsWritten(t *testing.T) {
 
 func TestStartPageBreaksLinesBetweenWordsAlone(t *testing.T) {
 	const name = "a-host-whose-name-is-far-too-long-for-the-line.of-a-terminal.example"
-	path := "/home/ä b/" + strings.Repeat("deep/", 14) + "call box"
+	path := "/data/ä b/" + strings.Repeat("deep/", 14) + "call box"
 	p := startPage{
 		Version: "1.2.3", Listen: netip.MustParseAddrPort("[::]:8080"), Names: []string{name}, Setup: strings.Repeat("s", 43),
 		Authority: path + "/ca.crt", Data: path, TURNS: turnsOffLocal, RelayPorts: "1-2", Bus: "memory",
