@@ -105,7 +105,8 @@ func TestFloodOfDatagrams(t *testing.T) {
 	if grown := rss() - before; grown > memoryBound {
 		t.Errorf("memory grew by %d MB", grown>>20)
 	}
-	good.succeed(stun.MethodRefresh)
+	// What the flood left in the kernel's buffer may still be in the way.
+	roundTrip(good, good.signed(stun.MethodRefresh).Raw)
 	if n := len(s.Allocations()); n != 1 {
 		t.Errorf("%d allocations", n)
 	}
