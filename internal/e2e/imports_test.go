@@ -17,13 +17,14 @@ import (
 // or two below internal; its own subpackages are always allowed.
 var allowed = map[string][]string{
 	".":                {"internal/cli"},
-	"internal/cli":     {"internal/app", "internal/config", "internal/control", "internal/datadir", "auth", "bus", "relay", "signal"},
-	"internal/app":     {"signal", "relay", "bus", "auth", "static", "internal/config", "internal/metrics", "internal/control", "internal/datadir", "internal/localca"},
+	"internal/cli":     {"internal/app", "internal/config", "internal/control", "internal/datadir", "internal/qr", "auth", "bus", "relay", "signal"},
+	"internal/app":     {"signal", "relay", "bus", "auth", "static", "internal/config", "internal/metrics", "internal/control", "internal/datadir", "internal/localca", "internal/qr"},
 	"internal/metrics": {"signal", "relay", "bus", "auth"},
 	"internal/config":  {},
 	"internal/control": {"auth"},
 	"internal/datadir": {},
 	"internal/localca": {},
+	"internal/qr":      {},
 	"internal/testkit": {},
 	"internal/bench":   {"bus", "internal/testkit"},
 	"internal/e2e":     {"internal/testkit"},
