@@ -6,9 +6,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
+	"callbox/internal/certs"
 	"callbox/internal/config"
 	"callbox/internal/localca"
 )
@@ -19,6 +21,7 @@ type certificates struct {
 	files *localca.Files // nil: the local authority
 	ca    *localca.CA    // nil: files
 	path  string         // of the authority's certificate
+	names []string       // of this host
 	roots *x509.CertPool // nil: the system's
 
 	mu      sync.Mutex
@@ -48,7 +51,7 @@ func openCertificates(cfg config.Config, dir string, log *slog.Logger) (*certifi
 			log.Warn("the local certificate authority was made before this name was known and cannot speak for it; remove ca.crt and ca.key from the data directory for a new one", logName, name)
 		}
 	}
-	return &certificates{get: ca.GetCertificate, ca: ca, path: filepath.Join(dir, "ca.crt")}, nil
+	return &certificates{get: ca.GetCertificate, ca: ca, names: names, path: filepath.Join(dir, "ca.crt")}, nil
 }
 
 // hostNames are the names of this host: its own, also as neighbours find it by multicast DNS, the addresses that the start
@@ -67,16 +70,33 @@ func hostNames(cfg config.Config) []string {
 // publiclyTrusted tells whether the world's clients accept the certificate under a name: what `--turns auto` asks, because
 // a browser has nobody to click a warning away for a TURN server.
 func (c *certificates) publiclyTrusted(host string, now time.Time) bool {
-	if c.files == nil {
-		return false
-	}
+	return c.files != nil && c.chainTrusted(now) && c.files.Current().Leaf.VerifyHostname(host) == nil
+}
+
+// chainTrusted tells whether they accept the chain of the owner's files.
+func (c *certificates) chainTrusted(now time.Time) bool {
 	cert := c.files.Current()
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.judged != cert || now.Sub(c.at) > trustAge {
 		c.judged, c.at = cert, now
 		c.trusted = localca.Trusted(cert, c.roots, now)
 	}
-	trusted := c.trusted
-	c.mu.Unlock()
-	return trusted == nil && cert.Leaf.VerifyHostname(host) == nil
+	return c.trusted == nil
+}
+
+// CertificateState is how it stands with what TLS is served with.
+func (a *App) CertificateState() certs.State { return a.certs.state(time.Now()) }
+
+func (c *certificates) state(now time.Time) certs.State {
+	if c.files == nil {
+		return certs.State{Source: certs.SourceLocalCA, Names: c.names, Issuer: c.ca.Name()}
+	}
+	leaf := c.files.Current().Leaf
+	s := certs.State{Source: certs.SourceFiles, Names: slices.Clone(leaf.DNSNames), NotAfter: leaf.NotAfter, Issuer: leaf.Issuer.CommonName, Err: c.files.Err()}
+	for _, ip := range leaf.IPAddresses {
+		s.Names = append(s.Names, ip.String())
+	}
+	s.Trusted = c.chainTrusted(now)
+	return s
 }

@@ -24,6 +24,7 @@ var allowed = map[string][]string{
 	"internal/control": {"auth"},
 	"internal/datadir": {},
 	"internal/localca": {},
+	"internal/certs":   {"bus", "internal/localca"},
 	"internal/qr":      {},
 	"internal/testkit": {},
 	"internal/bench":   {"bus", "internal/testkit"},

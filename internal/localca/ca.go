@@ -320,4 +320,7 @@ func serial() *big.Int {
 	return new(big.Int).SetBytes(b[:])
 }
 
+// Name is the common name of the authority.
+func (c *CA) Name() string { return c.cert.Subject.CommonName }
+
 func canonical(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 )
@@ -22,6 +23,7 @@ type Files struct {
 	current *tls.Certificate
 	tried   string // the last stamp that was loaded or failed to
 	checked time.Time
+	err     error // why the files as they are now are not in use
 }
 
 // OpenFiles loads a certificate chain and its key. now may be nil.
@@ -51,32 +53,57 @@ func (f *Files) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 func (f *Files) Current() *tls.Certificate {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	now := f.now()
-	if now.Sub(f.checked) < recheck {
-		return f.current
+	if now := f.now(); now.Sub(f.checked) >= recheck {
+		f.checked = now
+		f.follow()
 	}
-	f.checked = now
+	return f.current
+}
+
+// Err says why the files as they are now are not in use; nil: they are.
+func (f *Files) Err() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
+}
+
+// Reload reads both files, even where nothing shows that they have changed, and says why what they hold is not in use.
+func (f *Files) Reload() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.checked, f.tried = f.now(), ""
+	f.follow()
+	return f.err
+}
+
+// follow takes over what the files hold, where that has changed since it was tried. f.mu is held.
+func (f *Files) follow() {
 	stamp, err := f.look()
 	if err != nil {
 		stamp = "missing"
 	}
 	if stamp == f.tried {
-		return f.current
+		return
 	}
 	f.tried = stamp
 	if err != nil {
+		f.err = fmt.Errorf("TLS certificate: %w", err)
 		f.log.Warn("TLS certificate files are gone; the last certificate is used", "error", err)
-		return f.current
+		return
 	}
 	cert, err := tls.LoadX509KeyPair(f.certPath, f.keyPath)
 	if err != nil {
 		// A renewal that writes two files is seen between them: the second write changes the stamp again.
+		f.err = fmt.Errorf("TLS certificate %s with key %s: %w", f.certPath, f.keyPath, err)
 		f.log.Warn("TLS certificate files changed and do not load; the last certificate is used", "error", err)
-		return f.current
+		return
+	}
+	f.err = nil
+	if slices.EqualFunc(cert.Certificate, f.current.Certificate, slices.Equal) {
+		return
 	}
 	f.current = &cert
 	f.log.Info("TLS certificate reloaded", "expires", cert.Leaf.NotAfter)
-	return f.current
 }
 
 // look describes the state of both files.
