@@ -3,8 +3,6 @@ package static
 import (
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -122,25 +120,4 @@ func everyTemplate(t *testing.T) string {
 		all.Write(text)
 	}
 	return all.String()
-}
-
-func TestClientInNode(t *testing.T) {
-	node, err := exec.LookPath("node")
-	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal("node is not installed, and callbox.js is not tested without it")
-		}
-		t.Skip("node is not installed: callbox.js is tested in make test")
-	}
-	tests, err := filepath.Glob("*_test.mjs")
-	if err != nil || len(tests) == 0 {
-		t.Fatalf("no *_test.mjs: %v", err)
-	}
-	out, err := exec.CommandContext(t.Context(), node, append([]string{"--test", "--test-timeout=30000"}, tests...)...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("node --test: %v\n%s", err, out)
-	}
-	if !strings.Contains(string(out), "# fail 0") && !strings.Contains(string(out), "ℹ fail 0") {
-		t.Fatalf("node --test says nothing of its tests:\n%s", out)
-	}
 }
