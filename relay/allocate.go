@@ -197,6 +197,7 @@ func (s *Server) openRelays(a *allocation, k ask) (code int) {
 
 // admit makes an allocation that pion has made known to the plane.
 func (s *Server) admit(a *allocation) bool {
+	a.endWhole(a.created.Add(a.granted))
 	if !s.table.add(a) {
 		return false
 	}

@@ -42,6 +42,7 @@ type allocation struct {
 
 	dead   atomic.Bool
 	relays [2]atomic.Pointer[relayed] // by family; nil: none
+	ends   halves
 
 	// mu guards the rest. No other lock is taken under it.
 	mu          sync.RWMutex
@@ -96,6 +97,7 @@ func (a *allocation) WriteTo([]byte, net.Addr) (int, error) { return 0, net.ErrC
 func (a *allocation) Close() error {
 	a.end.Do(func() {
 		a.dead.Store(true)
+		a.stopHalves()
 		a.server.forget(a)
 		close(a.ended)
 		for f := range a.relays {

@@ -172,10 +172,7 @@ func TestBitrateOutlivesTheAllocation(t *testing.T) {
 				sent++
 			}
 			w.alive2()
-			m := w.signed(stun.MethodRefresh, lifetime(0))
-			w.send(m.Raw)
-			for w.message().TransactionID != m.TransactionID {
-			}
+			w.await(w.signed(stun.MethodRefresh, lifetime(0)), func([]byte) {})
 		}
 		// What a burst and the time it took allow; the echo's way back counts as much.
 		most := uint64(5_000 + 10_000*time.Since(start).Seconds() + 1000)
@@ -194,29 +191,23 @@ func TestBitrateOutlivesTheAllocation(t *testing.T) {
 // alive2 is alive with data on the way.
 func (w *wire) alive2() {
 	w.Helper()
-	m := w.bare(stun.MethodBinding)
-	w.send(m.Raw)
-	for {
-		answer := w.message()
-		if answer.TransactionID == m.TransactionID {
-			return
-		}
-	}
+	w.await(w.bare(stun.MethodBinding), func([]byte) {})
 }
 
 func TestBitrateOfAll(t *testing.T) {
-	s := newServer(t, func(c *Config) { allowLoopback(c); c.Quota.TotalBitrate = 80_000 })
-	to := echo(t, "127.0.0.1:0").AddrPort()
-	w := dial(t, s, "udp")
-	w.allocate()
-	w.succeed(stun.MethodCreatePermission, xorPeer(to))
-	for range 20 {
-		w.sendTo(to, random(1000))
-	}
-	w.alive2()
-	if st := s.Stats(); st.Drops["total-bitrate"] < 10 || st.Drops["user-bitrate"] != 0 {
-		t.Fatalf("%+v", st)
-	}
+	both(t, func(c *Config) { allowLoopback(c); c.Quota.TotalBitrate = 80_000 }, func(t *testing.T, s *testServer, network string) {
+		to := echo(t, "127.0.0.1:0").AddrPort()
+		w := dial(t, s, network)
+		w.allocate()
+		w.succeed(stun.MethodCreatePermission, xorPeer(to))
+		for range 20 {
+			w.sendTo(to, random(1000))
+		}
+		w.alive2()
+		if st := s.Stats(); st.Drops["total-bitrate"] < 10 || st.Drops["user-bitrate"] != 0 {
+			t.Fatalf("%+v", st)
+		}
+	})
 }
 
 func TestBucket(t *testing.T) {

@@ -18,8 +18,8 @@ const tokenSize = 8
 // virtualPorts are what a sealed relay draws from.
 var virtualPorts = PortRange{Low: 1024, High: 65535} // does not change
 
-// randomTries is how often a port is drawn at random before the range is walked through.
-const randomTries = 32
+// bindTries is how many ports are tried for one allocation: those that other programs hold are not known before.
+const bindTries = 64
 
 // complaintEvery is how often the log says that relay ports cannot be opened.
 const complaintEvery = time.Minute
@@ -35,58 +35,45 @@ func (s *Server) openRelay(f family, c client, k ask, now time.Time) (relay, abo
 	if ports.sealed() {
 		ports = virtualPorts
 	}
-	size := int(ports.High) - int(ports.Low) + 1
-	start := mathrand.IntN(size)
-	for try := range randomTries + size {
-		offset := mathrand.IntN(size)
-		if try >= randomTries {
-			offset = (start + try) % size
+	from := ports.Low + uint16(mathrand.IntN(int(ports.High)-int(ports.Low)+1))
+	for range bindTries {
+		port, found := s.table.holdFree(advertised, ports, from, k.even, k.reserve)
+		if !found {
+			return nil, nil, codeInsufficientCapacity
 		}
-		port := ports.Low + uint16(offset)
-		if k.even && port%2 != 0 || k.reserve && port == ports.High {
-			continue
-		}
-		relay, err := s.bindRelay(netip.AddrPortFrom(advertised, port), bind)
-		if err == nil && k.reserve {
-			if above, err = s.bindRelay(netip.AddrPortFrom(advertised, port+1), bind); err != nil {
-				s.table.release(relay)
-				relay.close()
+		relay, above = &relayed{addr: netip.AddrPortFrom(advertised, port)}, nil
+		err := s.bindRelay(relay, bind)
+		if k.reserve {
+			above = &relayed{addr: netip.AddrPortFrom(advertised, port+1)}
+			if err == nil {
+				err = s.bindRelay(above, bind)
 			}
 		}
-		switch {
-		case err == nil:
+		if err == nil {
 			return relay, above, 0
-		case !errors.Is(err, errPortTaken):
+		}
+		s.table.release(relay, above)
+		relay.close()
+		if !errors.Is(err, syscall.EADDRINUSE) && !errors.Is(err, syscall.EACCES) {
 			if s.complaints.take(complaintEvery, complaintEvery, now) {
 				s.cfg.Log.Warn("no relay port could be opened; is the limit of open files high enough?", keyError, err)
 			}
 			return nil, nil, codeInsufficientCapacity
 		}
+		if from = port + 1; from < ports.Low || from > ports.High {
+			from = ports.Low
+		}
 	}
 	return nil, nil, codeInsufficientCapacity
 }
 
-var errPortTaken = errors.New("port is taken")
-
-// bindRelay takes one relayed address. It is bound before anybody hears of it and never let go in between.
-func (s *Server) bindRelay(advertised netip.AddrPort, bind netip.Addr) (*relayed, error) {
-	r := &relayed{addr: advertised}
-	if !s.table.hold(advertised) {
-		return nil, errPortTaken
-	}
+// bindRelay opens the socket of a relayed address that is held. It is bound before anybody hears of it and never let go in between.
+func (s *Server) bindRelay(r *relayed, bind netip.Addr) (err error) {
 	if s.cfg.Ports.sealed() {
-		return r, nil
+		return nil
 	}
-	conn, err := udp.Listen(netip.AddrPortFrom(bind, advertised.Port()), udp.Options{OneFamily: true, TooLong: &s.counters.tooLong})
-	if err != nil {
-		s.table.release(r)
-		if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EACCES) {
-			return nil, errPortTaken
-		}
-		return nil, err
-	}
-	r.conn = conn
-	return r, nil
+	r.conn, err = udp.Listen(netip.AddrPortFrom(bind, r.addr.Port()), udp.Options{OneFamily: true, TooLong: &s.counters.tooLong})
+	return err
 }
 
 // reservation is a relayed address kept for its token's holder.

@@ -264,6 +264,36 @@ func TestDualAllocation(t *testing.T) {
 	})
 }
 
+// TestHalfIsRefreshedAlone: the other half ends when it would have (RFC 8656 section 8.1).
+func TestHalfIsRefreshedAlone(t *testing.T) {
+	hasSix(t)
+	both(t, allowLoopback, func(t *testing.T, s *testServer, network string) {
+		w := dial(t, s, network)
+		start := time.Now()
+		relayed := relayedAddresses(t, w.succeed(stun.MethodAllocate, transportUDP, asksBoth))
+		a := s.table.byRelayed(relayed[0])
+		ends := func() (four, six time.Duration) {
+			a.ends.mu.Lock()
+			defer a.ends.mu.Unlock()
+			return a.ends.until[0].Sub(start).Truncate(10 * time.Minute), a.ends.until[1].Sub(start).Truncate(10 * time.Minute)
+		}
+		w.succeed(stun.MethodRefresh, lifetime(3600), asksSix)
+		if f, s := ends(); f != 10*time.Minute || s != time.Hour {
+			t.Fatalf("IPv4 ends after %v, IPv6 after %v", f, s)
+		}
+		w.succeed(stun.MethodRefresh, lifetime(1800))
+		if f, s := ends(); f != 30*time.Minute || s != 30*time.Minute {
+			t.Fatalf("IPv4 ends after %v, IPv6 after %v", f, s)
+		}
+		// The first half's time is over early.
+		a.endHalf(four, time.Now().Add(time.Millisecond))
+		eventually(t, "the half is gone", func() bool { return s.table.byRelayed(relayed[0]) == nil })
+		w.code(w.do(stun.MethodRefresh, attr(stun.AttrRequestedAddressFamily, wireFour, 0, 0, 0)), 443)
+		w.succeed(stun.MethodRefresh, asksSix)
+		eventuallyFree(t, relayed[0])
+	})
+}
+
 // TestHalfOfAnEndedAllocationIsNotGivenBackTwice: its address may be another's by then.
 func TestHalfOfAnEndedAllocationIsNotGivenBackTwice(t *testing.T) {
 	tab := newTable()
@@ -310,19 +340,20 @@ func TestMissingFamily(t *testing.T) {
 		lack family
 		want int
 	}{{asksSix, six, 440}, {asksBoth, six, 0}, {asksBoth, four, 0}} {
-		s := newServer(t, func(c *Config) { c.lack = func(f family) bool { return f == row.lack } })
-		w := dial(t, s, "udp")
-		m := w.do(stun.MethodAllocate, transportUDP, row.asks)
-		if row.want != 0 {
-			w.code(m, row.want)
-			continue
-		}
-		if got := relayedAddresses(t, m); len(got) != 1 || familyOf(got[0].Addr()) == row.lack {
-			t.Fatalf("relayed addresses %v", got)
-		}
-		if got := w.text(m, 0x8001); got != string([]byte{row.lack.wire(), 0, 4, 40}) {
-			t.Fatalf("ADDRESS-ERROR-CODE % x", got)
-		}
+		both(t, func(c *Config) { c.lack = func(f family) bool { return f == row.lack } }, func(t *testing.T, s *testServer, network string) {
+			w := dial(t, s, network)
+			m := w.do(stun.MethodAllocate, transportUDP, row.asks)
+			if row.want != 0 {
+				w.code(m, row.want)
+				return
+			}
+			if got := relayedAddresses(t, m); len(got) != 1 || familyOf(got[0].Addr()) == row.lack {
+				t.Fatalf("relayed addresses %v", got)
+			}
+			if got := w.text(m, 0x8001); got != string([]byte{row.lack.wire(), 0, 4, 40}) {
+				t.Fatalf("ADDRESS-ERROR-CODE % x", got)
+			}
+		})
 	}
 }
 
@@ -358,12 +389,15 @@ func TestReservedPortIsHeldForItsOwner(t *testing.T) {
 }
 
 func TestReservationRunsOut(t *testing.T) {
-	s := newServer(t, func(c *Config) { c.timing.reservation = 1; c.Quota.Allocations = 2 })
-	w := dial(t, s, "udp")
-	m := w.succeed(stun.MethodAllocate, transportUDP, attr(stun.AttrEvenPort, 0x80))
-	first := w.address(m, stun.AttrXORRelayedAddress)
-	eventuallyFree(t, netip.AddrPortFrom(first.Addr(), first.Port()+1))
-	dial(t, s, "udp").allocate() // and its quota too
+	both(t, func(c *Config) { c.timing.reservation = time.Millisecond; c.Quota.Allocations = 2 }, func(t *testing.T, s *testServer, network string) {
+		w := dial(t, s, network)
+		m := w.succeed(stun.MethodAllocate, transportUDP, attr(stun.AttrEvenPort, 0x80))
+		first := w.address(m, stun.AttrXORRelayedAddress)
+		eventuallyFree(t, netip.AddrPortFrom(first.Addr(), first.Port()+1))
+		late := dial(t, s, network)
+		late.code(late.do(stun.MethodAllocate, transportUDP, attr(stun.AttrReservationToken, []byte(w.text(m, stun.AttrReservationToken))...)), 508)
+		late.allocate() // its quota is free too
+	})
 }
 
 func TestPortsRunOut(t *testing.T) {
@@ -383,6 +417,44 @@ func TestPortsRunOut(t *testing.T) {
 		last.succeed(stun.MethodRefresh, lifetime(0))
 		w.allocate()
 	})
+}
+
+// TestFreePorts is the search for a port among those that are held.
+func TestFreePorts(t *testing.T) {
+	host := netip.MustParseAddr("192.0.2.1")
+	for _, row := range []struct {
+		ports      PortRange
+		held       []uint16
+		from       uint16
+		even, pair bool
+		want       int // 0: none
+	}{
+		{PortRange{100, 300}, nil, 200, false, false, 200},
+		{PortRange{100, 300}, []uint16{200, 201}, 200, false, false, 202},
+		{PortRange{100, 103}, []uint16{102, 103}, 102, false, false, 100},
+		{PortRange{100, 103}, []uint16{100, 101, 102, 103}, 101, false, false, 0},
+		{PortRange{101, 101}, nil, 101, true, false, 0},
+		{PortRange{101, 104}, nil, 101, true, false, 102},
+		{PortRange{101, 104}, []uint16{103}, 101, true, true, 0},
+		{PortRange{101, 105}, []uint16{103}, 101, true, true, 104},
+		{PortRange{1, 65535}, nil, 65535, true, true, 2},
+		{PortRange{63, 64}, []uint16{63}, 63, false, false, 64},
+	} {
+		tab := newTable()
+		for _, p := range row.held {
+			tab.hold(netip.AddrPortFrom(host, p))
+		}
+		port, ok := tab.holdFree(host, row.ports, row.from, row.even, row.pair)
+		if !ok {
+			port = 0
+		}
+		if int(port) != row.want {
+			t.Errorf("%+v: %d", row, port)
+		}
+		if ok && tab.hold(netip.AddrPortFrom(host, port)) || row.pair && ok && tab.hold(netip.AddrPortFrom(host, port+1)) {
+			t.Errorf("%+v: not held", row)
+		}
+	}
 }
 
 func TestSetPublicIsUsedByTheNextAllocation(t *testing.T) {

@@ -24,25 +24,46 @@ func (s *Server) refresh(r *request) {
 		case a.relays[f].Load() == nil:
 			s.refuse(r, codeFamilyMismatch)
 			return
-		case lifetime == 0 && a.relays[1-f].Load() != nil:
-			// One half of a dual allocation goes; pion keeps the other.
-			gone := s.table.removeHalf(a, f)
-			if gone == nil {
-				s.refuse(r, codeAllocationMismatch)
-				return
-			}
-			gone.close()
-			s.refreshed(r, 0)
+		case a.relays[1-f].Load() != nil:
+			s.refreshHalf(r, f, lifetime)
 			return
 		}
 	}
-	answer, err := a.engine.do(a, methodRefresh, r.tx(), engineLifetime(lifetime))
-	if err != nil || answer.class != classSuccess {
-		// It ended between the gate's look and pion's.
-		s.refuse(r, codeAllocationMismatch)
-		return
+	if s.prolong(r, lifetime) {
+		a.endWhole(r.work.now.Add(lifetime))
+		s.refreshed(r, lifetime)
 	}
-	s.refreshed(r, lifetime)
+}
+
+// refreshHalf refreshes or ends one half of a dual allocation; pion keeps what is left until the later end.
+func (s *Server) refreshHalf(r *request, f family, lifetime time.Duration) {
+	a := r.alloc
+	until := a.endOf(1 - f)
+	if lifetime > 0 {
+		until = a.endHalf(f, r.work.now.Add(lifetime))
+	} else {
+		gone := s.table.removeHalf(a, f)
+		if gone == nil {
+			s.refuse(r, codeAllocationMismatch)
+			return
+		}
+		gone.close()
+	}
+	left := max(until.Sub(r.work.now), time.Second)
+	if s.prolong(r, left+time.Second-1) { // pion counts in whole seconds, and must not end it early
+		s.refreshed(r, lifetime)
+	}
+}
+
+// prolong asks pion for a lifetime, and answers the request if pion knows the allocation no more: it ended between the gate's look and
+// pion's.
+func (s *Server) prolong(r *request, lifetime time.Duration) bool {
+	answer, err := r.alloc.engine.do(r.alloc, methodRefresh, r.tx(), engineLifetime(lifetime))
+	if err != nil || answer.class != classSuccess {
+		s.refuse(r, codeAllocationMismatch)
+		return false
+	}
+	return true
 }
 
 func (s *Server) refreshed(r *request, lifetime time.Duration) {

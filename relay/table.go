@@ -16,7 +16,7 @@ type table struct {
 	mu      sync.RWMutex                   // taken before allocation.mu
 	flows   map[flow]*allocation           // UDP clients
 	relayed map[netip.AddrPort]*allocation // by relayed address; nil while a port is only held
-	hosts   map[netip.Addr]int             // how many relayed addresses each of our addresses has
+	hosts   map[netip.Addr]*hostPorts      // which ports of each of our addresses are relayed addresses
 	all     map[*allocation]struct{}
 }
 
@@ -24,7 +24,7 @@ func newTable() *table {
 	return &table{
 		flows:   make(map[flow]*allocation),
 		relayed: make(map[netip.AddrPort]*allocation),
-		hosts:   make(map[netip.Addr]int),
+		hosts:   make(map[netip.Addr]*hostPorts),
 		all:     make(map[*allocation]struct{}),
 	}
 }
@@ -46,19 +46,49 @@ func (t *table) byRelayed(a netip.AddrPort) *allocation {
 func (t *table) relaysAt(a netip.Addr) bool {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return t.hosts[a] > 0
+	return t.hosts[a] != nil
 }
 
 // hold takes a relayed address for somebody who is about to use it. It reports false where it is taken.
 func (t *table) hold(a netip.AddrPort) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.holdOne(a)
+}
+
+// holdOne is hold; the caller holds mu.
+func (t *table) holdOne(a netip.AddrPort) bool {
 	if _, taken := t.relayed[a]; taken {
 		return false
 	}
+	h := t.hosts[a.Addr()]
+	if h == nil {
+		h = &hostPorts{}
+		t.hosts[a.Addr()] = h
+	}
+	h.set(a.Port())
 	t.relayed[a] = nil
-	t.hosts[a.Addr()]++
 	return true
+}
+
+// holdFree takes the first free port of a range, searched from a port on and round to it; pair takes the one above it too.
+// What it takes of time does not grow with the number of ports that are held.
+func (t *table) holdFree(host netip.Addr, ports PortRange, from uint16, even, pair bool) (uint16, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := t.hosts[host]
+	if h == nil {
+		h = &hostPorts{}
+	}
+	port, ok := h.free(ports, from, even, pair)
+	if !ok {
+		return 0, false
+	}
+	t.holdOne(netip.AddrPortFrom(host, port))
+	if pair {
+		t.holdOne(netip.AddrPortFrom(host, port+1))
+	}
+	return port, true
 }
 
 // release gives relayed addresses back.
@@ -79,7 +109,7 @@ func (t *table) releaseOne(r *relayed) {
 		return
 	}
 	delete(t.relayed, r.addr)
-	if t.hosts[r.addr.Addr()]--; t.hosts[r.addr.Addr()] == 0 {
+	if h := t.hosts[r.addr.Addr()]; h.clear(r.addr.Port()) {
 		delete(t.hosts, r.addr.Addr())
 	}
 }

@@ -24,9 +24,15 @@ type wire struct {
 	password string
 	realm    string
 	nonce    string
+
+	stale map[[stun.TransactionIDSize]byte]bool // requests sent more than once: they may be answered more than once
 }
 
-const answerTimeout = 5 * time.Second
+const (
+	answerTimeout = 20 * time.Second
+	// repeatAfter is when a request over UDP is sent again: a busy machine loses datagrams even on loopback.
+	repeatAfter = time.Second
+)
 
 // dial connects a client of user alice over the network, "udp" or "tcp".
 func dial(t testing.TB, s *testServer, network string) *wire {
@@ -66,14 +72,18 @@ func (w *wire) send(b []byte) {
 	}
 }
 
-// receive reads one message, STUN or ChannelData.
+// receive reads one message, STUN or ChannelData, and passes over second answers.
 func (w *wire) receive() []byte {
 	w.Helper()
-	b, err := w.tryReceive(answerTimeout)
-	if err != nil {
-		w.Fatalf("no answer: %v", err)
+	for {
+		b, err := w.tryReceive(answerTimeout)
+		if err != nil {
+			w.Fatalf("no answer: %v", err)
+		}
+		if len(b) < stunHeader || !w.stale[[stun.TransactionIDSize]byte(b[8:stunHeader])] {
+			return b
+		}
 	}
-	return b
 }
 
 func (w *wire) tryReceive(wait time.Duration) ([]byte, error) {
@@ -108,10 +118,15 @@ func (w *wire) closed() {
 	}
 }
 
-// message reads a STUN message and checks what every answer must keep to.
+// message reads a STUN message.
 func (w *wire) message() *stun.Message {
 	w.Helper()
-	raw := w.receive()
+	return w.decode(w.receive())
+}
+
+// decode reads a message and checks what every answer must keep to.
+func (w *wire) decode(raw []byte) *stun.Message {
+	w.Helper()
 	m := &stun.Message{Raw: raw}
 	if err := m.Decode(); err != nil {
 		w.Fatalf("%v in % x", err, raw)
@@ -163,15 +178,37 @@ func (w *wire) learn() {
 	w.realm, w.nonce = w.text(m, stun.AttrRealm), w.text(m, stun.AttrNonce)
 }
 
-// ask sends a request and returns its answer.
+// ask sends a request and returns its answer, which must be the next message.
 func (w *wire) ask(m *stun.Message) *stun.Message {
 	w.Helper()
-	w.send(m.Raw)
-	answer := w.message()
-	if answer.TransactionID != m.TransactionID {
-		w.Fatalf("answer %v to another request than %v", answer, m)
+	return w.await(m, func(other []byte) { w.Fatalf("% x is no answer to %v", other, m) })
+}
+
+// await sends a request, over UDP as often as it takes, and returns its answer. What comes before it goes to other.
+func (w *wire) await(m *stun.Message, other func([]byte)) *stun.Message {
+	w.Helper()
+	wait, start := answerTimeout, time.Now()
+	if !w.tcp {
+		wait = repeatAfter
 	}
-	return answer
+	for w.send(m.Raw); ; {
+		b, err := w.tryReceive(wait)
+		var timeout net.Error
+		switch {
+		case errors.As(err, &timeout) && timeout.Timeout() && time.Since(start) < answerTimeout:
+			if w.stale == nil {
+				w.stale = make(map[[stun.TransactionIDSize]byte]bool)
+			}
+			w.stale[m.TransactionID] = true
+			w.send(m.Raw)
+		case err != nil:
+			w.Fatalf("no answer to %v: %v", m, err)
+		case len(b) >= stunHeader && looksLikeSTUN(b) && [stun.TransactionIDSize]byte(b[8:stunHeader]) == m.TransactionID:
+			return w.decode(b)
+		case len(b) < stunHeader || !w.stale[[stun.TransactionIDSize]byte(b[8:stunHeader])]:
+			other(b)
+		}
+	}
 }
 
 // do sends a signed request and returns its answer, which must be signed too unless it is about the credentials.
