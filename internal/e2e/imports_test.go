@@ -27,14 +27,14 @@ var allowed = map[string][]string{
 	"internal/certs":   {"bus", "internal/localca"},
 	"internal/qr":      {},
 	"internal/testkit": {},
-	"internal/bench":   {"bus", "internal/testkit"},
-	"internal/e2e":     {"internal/testkit"},
+	"internal/bench":   {"bus", "signal", "internal/testkit"},
+	"internal/e2e":     {"internal/testkit", "signal"},
 	"signal":           {"bus"},
 	"relay":            {},
 	"bus":              {},
 	"auth":             {},
 	"static":           {},
-	"callboxtest":      {"internal/app", "internal/config", "internal/control", "auth"},
+	"callboxtest":      {"internal/app", "internal/config", "internal/control", "auth", "signal"},
 }
 
 // forTests are parts that exist only for tests: a _test.go file of any part may import them.
