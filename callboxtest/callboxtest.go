@@ -85,6 +85,7 @@ func newSecret(t testing.TB) string {
 func start(t testing.TB, secret string, options []Option) *Server {
 	t.Helper()
 	s := settings{flags: map[string][]string{}}
+	s.flags["metrics-listen"] = []string{"off"} // an option may ask for it
 	for _, o := range options {
 		o(&s)
 	}

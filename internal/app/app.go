@@ -173,7 +173,7 @@ func (a *App) Run(ctx context.Context) error {
 		g.Go(p.run)
 	}
 	if a.metrics != nil {
-		m := a.web.server(a.web.metricsHandler())
+		m := a.web.server(a.web.metricsHandler(a.metrics.Addr()))
 		servers = append(servers, m)
 		g.Go(serving(m, a.metrics))
 	}

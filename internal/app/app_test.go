@@ -43,6 +43,7 @@ func onLoopback(t *testing.T) config.Config {
 	cfg := config.Default()
 	cfg.Listen = netip.MustParseAddrPort("127.0.0.1:0")
 	cfg.Data = filepath.Join(t.TempDir(), "data")
+	cfg.MetricsListen = config.MetricsAddr{}
 	return cfg
 }
 

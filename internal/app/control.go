@@ -150,5 +150,9 @@ func (a *App) controlHealth(w http.ResponseWriter, _ *http.Request) {
 	if a.draining.Load() {
 		status = "draining"
 	}
-	a.controlAnswer(w, control.Health{Status: status, Version: a.opts.Version, Node: string(a.bus.Self()), Addr: a.addr.String()}, nil)
+	out := control.Health{Status: status, Version: a.opts.Version, Node: string(a.bus.Self()), Addr: a.addr.String()}
+	if a.metrics != nil {
+		out.Metrics = a.metrics.Addr().String()
+	}
+	a.controlAnswer(w, out, nil)
 }

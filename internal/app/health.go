@@ -13,31 +13,46 @@ func (s *web) getHealth(w http.ResponseWriter, _ *http.Request) {
 type readiness struct {
 	Status string `json:"status"` // "ready" or "draining"
 	Bus    string `json:"bus"`    // "ok" or "degraded"
-	Node   string `json:"node"`
-	Nodes  int    `json:"nodes"`
+	*readyDetails
 }
 
-// getReady says whether new clients are welcome. A bus that is down does not make it say no: local calls go on, and a load
-// balancer that took every node out at once would end them.
-func (s *web) getReady(w http.ResponseWriter, _ *http.Request) {
+// readyDetails are what administrators and --metrics-listen are told besides.
+type readyDetails struct {
+	Node  string `json:"node"`
+	Nodes int    `json:"nodes"`
+}
+
+// getReady says whether new clients are welcome, to whoever asks; more only to administrators.
+func (s *web) getReady(w http.ResponseWriter, r *http.Request) { s.writeReady(w, s.fromAdmin(r)) }
+
+// writeReady answers /readyz. A bus that is down does not make it say no: local calls go on, and a load balancer that took
+// every node out at once would end them.
+func (s *web) writeReady(w http.ResponseWriter, details bool) {
 	status := http.StatusOK
-	out := readiness{Status: "ready", Bus: "ok", Node: s.bus.Self().Name(), Nodes: len(s.bus.Nodes())}
+	out := readiness{Status: "ready", Bus: "ok"}
 	if !s.linkUp() {
 		out.Bus = "degraded"
 	}
 	if s.draining() {
 		status, out.Status = http.StatusServiceUnavailable, "draining"
 	}
+	if details {
+		out.readyDetails = &readyDetails{Node: s.bus.Self().Name(), Nodes: len(s.bus.Nodes())}
+	}
 	writeJSON(w, status, out)
 }
 
-// getMetrics answers this machine and administrators.
+// getMetrics answers administrators. This machine has --metrics-listen: on the one port a proxy on this machine looks like it.
 func (s *web) getMetrics(w http.ResponseWriter, r *http.Request) {
-	if !clientOf(r).Loopback() {
-		if c, err := s.cookieCaller(r); err != nil || !c.Admin {
-			writeError(w, &apiError{Status: http.StatusForbidden, Code: "not-allowed", Message: "metrics are for this machine, for administrators, and for --metrics-listen"})
-			return
-		}
+	if !s.fromAdmin(r) {
+		writeError(w, &apiError{Status: http.StatusForbidden, Code: "not-allowed", Message: "metrics are for administrators here, and for this machine at --metrics-listen"})
+		return
 	}
 	s.metrics.ServeHTTP(w, r)
+}
+
+// fromAdmin says that a logged-in administrator asks.
+func (s *web) fromAdmin(r *http.Request) bool {
+	c, err := s.cookieCaller(r)
+	return err == nil && c.Admin
 }

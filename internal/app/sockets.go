@@ -20,6 +20,13 @@ const portTries = 32
 func (a *App) openSockets(undo *closers) error {
 	var listener net.Listener
 	var err error
+	// Before the relay, which is told what it may never reach.
+	if a.metrics, err = openMetrics(a.cfg, a.log); err != nil {
+		return err
+	}
+	if a.metrics != nil {
+		undo.add(a.metrics.Close)
+	}
 	for try := range portTries {
 		if listener, err = listenTCP(a.cfg.Listen, "listen"); err != nil {
 			return err
@@ -49,12 +56,6 @@ func (a *App) openSockets(undo *closers) error {
 			a.extra = append(a.extra, a.newPort(extra, false, l.Network == "tls"))
 		}
 		a.turns = append(a.turns, turnPort{Network: l.Network, Port: port})
-	}
-	if a.cfg.MetricsListen.IsValid() {
-		if a.metrics, err = listenTCP(a.cfg.MetricsListen, "metrics-listen"); err != nil {
-			return err
-		}
-		undo.add(a.metrics.Close)
 	}
 	if a.control, err = listenControl(filepath.Join(a.dir.Path(), control.SocketName)); err != nil {
 		return err
@@ -114,8 +115,8 @@ func (a *App) ownAddrs() []netip.AddrPort {
 	for _, l := range a.cfg.TURNListen {
 		own = append(own, l.Addr)
 	}
-	if a.cfg.MetricsListen.IsValid() {
-		own = append(own, a.cfg.MetricsListen)
+	if a.metrics != nil {
+		own = append(own, boundAddr(a.metrics, a.cfg.MetricsListen.Addr))
 	}
 	if a.cfg.Clustered() {
 		own = append(own, busAddrs(string(a.cfg.Bus), net.LookupHost)...)
@@ -168,9 +169,12 @@ func busyPort(err error, addr netip.AddrPort, key string) error {
 	return fmt.Errorf("--%s: %w", key, err)
 }
 
-// boundAddr is the configured address with the port that it got.
+// boundAddr is the configured address with the port that it got; the address it got where none was configured.
 func boundAddr(l net.Listener, wanted netip.AddrPort) netip.AddrPort {
 	if tcp, ok := l.Addr().(*net.TCPAddr); ok {
+		if !wanted.IsValid() {
+			return netip.AddrPortFrom(tcp.AddrPort().Addr().Unmap(), tcp.AddrPort().Port())
+		}
 		return netip.AddrPortFrom(wanted.Addr(), tcp.AddrPort().Port())
 	}
 	return wanted

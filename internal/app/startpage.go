@@ -27,7 +27,7 @@ type startPage struct {
 	Bus         string // "memory", or where Redis is
 	Node        string
 	Nodes       int
-	Metrics     string // where they are answered besides loopback; "": nowhere
+	Metrics     string // --metrics-listen, as bound; "": nowhere
 	Data        string
 	ProxiesSeen int // networks of --trusted-proxy
 }
@@ -151,11 +151,10 @@ func (p startPage) signInLine() string {
 }
 
 func (p startPage) metricsLine() string {
-	line := "/metrics, from this machine"
-	if p.Metrics != "" {
-		line += ", and on " + p.Metrics
+	if p.Metrics == "" {
+		return "/metrics, for administrators"
 	}
-	return line
+	return "http://" + p.Metrics + "/metrics"
 }
 
 func plural(n int, noun string) string {

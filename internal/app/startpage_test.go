@@ -15,7 +15,7 @@ func TestStartPageReadsAsWritten(t *testing.T) {
 	base := startPage{
 		Version: "1.2.3", Listen: netip.MustParseAddrPort("[::]:8080"), Addrs: home,
 		Setup: "c2V0dXA", Authority: "callbox-data/ca.crt",
-		TURNS:      turnsOffLocal,
+		TURNS: turnsOffLocal, Metrics: "127.0.0.1:9464",
 		RelayPorts: "49152-65535", Bus: "memory", Node: "homebox", Nodes: 1, Data: "callbox-data",
 	}
 	with := func(change func(*startPage)) startPage { p := base; change(&p); return p }
@@ -23,6 +23,7 @@ func TestStartPageReadsAsWritten(t *testing.T) {
 		"first-run": base,
 		"loopback": with(func(p *startPage) {
 			p.Listen, p.Setup, p.Users, p.RelayPorts = netip.MustParseAddrPort("127.0.0.1:8080"), "", 1, ""
+			p.Metrics = ""
 		}),
 		"cluster": with(func(p *startPage) {
 			p.Listen, p.Setup, p.Users = netip.MustParseAddrPort("0.0.0.0:443"), "", 12

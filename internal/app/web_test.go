@@ -232,25 +232,24 @@ func TestPlainHTTPFromElsewhereGoesToHTTPS(t *testing.T) {
 	}
 }
 
-func TestMetricsAreForThisMachineAndAdministrators(t *testing.T) {
+func TestMetricsAndDetailsAreForAdministrators(t *testing.T) {
 	r := serve(t, nil)
 	r.addUser("root", true)
 	r.addUser("ada", false)
-	if a := r.get(r.browser(), "/metrics"); a.Status != http.StatusOK || !strings.Contains(a.Body, "callbox_bus_link_up 1") || !strings.Contains(a.Body, "callbox_build_info") {
-		t.Errorf("loopback: %d", a.Status)
+	if a := r.get(r.browser(), "/metrics"); a.Status != http.StatusForbidden {
+		t.Errorf("a stranger, who may have come through a proxy on this machine: %d", a.Status)
 	}
-	if a := r.get(r.browser(), "/metrics", "Host", "rebound.example:8080"); a.Status != http.StatusForbidden {
-		t.Errorf("from a foreign page: %d", a.Status)
-	}
-	forwarded := []string{"X-Forwarded-For", "203.0.113.9"}
-	if a := r.get(r.browser(), "/metrics", forwarded...); a.Status != http.StatusForbidden {
-		t.Errorf("through a proxy on this machine: %d", a.Status)
-	}
-	if a := r.get(r.logIn("ada"), "/metrics", forwarded...); a.Status != http.StatusForbidden {
+	if a := r.get(r.logIn("ada"), "/metrics"); a.Status != http.StatusForbidden {
 		t.Errorf("a user: %d", a.Status)
 	}
-	if a := r.get(r.logIn("root"), "/metrics", forwarded...); a.Status != http.StatusOK {
+	if a := r.get(r.logIn("root"), "/metrics"); a.Status != http.StatusOK || !strings.Contains(a.Body, "callbox_bus_link_up 1") || !strings.Contains(a.Body, "callbox_build_info") {
 		t.Errorf("an administrator: %d", a.Status)
+	}
+	if a := r.get(r.logIn("ada"), "/readyz"); a.Status != http.StatusOK || a.Body != `{"status":"ready","bus":"ok"}`+"\n" {
+		t.Errorf("readiness for a user: %d %s", a.Status, a.Body)
+	}
+	if a := r.get(r.logIn("root"), "/readyz"); a.Status != http.StatusOK || !strings.Contains(a.Body, `"nodes":1`) {
+		t.Errorf("readiness for an administrator: %d %s", a.Status, a.Body)
 	}
 	if a := r.get(r.logIn("ada"), "/api/v1/relay"); a.Status != http.StatusForbidden {
 		t.Errorf("allocations for a user: %d", a.Status)
@@ -261,13 +260,43 @@ func TestMetricsAreForThisMachineAndAdministrators(t *testing.T) {
 }
 
 func TestMetricsListenerAnswersNothingElse(t *testing.T) {
-	r := serve(t, func(c *config.Config) { c.MetricsListen = netip.MustParseAddrPort("127.0.0.1:0") })
+	r := serve(t, func(c *config.Config) { c.MetricsListen.Addr = netip.MustParseAddrPort("127.0.0.1:0") })
 	base := "http://" + r.metrics.Addr().String()
-	if a := r.get(r.browser(), base+"/metrics"); a.Status != http.StatusOK {
+	if a := r.get(r.browser(), base+"/metrics"); a.Status != http.StatusOK || !strings.Contains(a.Body, "callbox_build_info") {
 		t.Errorf("metrics: %d", a.Status)
+	}
+	if a := r.get(r.browser(), base+"/readyz"); a.Status != http.StatusOK || !strings.Contains(a.Body, `"nodes":1`) {
+		t.Errorf("readiness: %d %s", a.Status, a.Body)
 	}
 	if a := r.get(r.browser(), base+"/login"); a.Status != http.StatusNotFound {
 		t.Errorf("login: %d", a.Status)
+	}
+	if a := r.get(r.browser(), base+"/metrics", "Host", "rebound.example:9464"); a.Status != http.StatusForbidden {
+		t.Errorf("from a foreign page: %d", a.Status)
+	}
+}
+
+func TestNodesOfOneMachineFindAPortForMetricsEach(t *testing.T) {
+	auto := func(c *config.Config) { c.MetricsListen.Auto = true }
+	one, two := serve(t, auto), serve(t, auto)
+	if one.metrics == nil || two.metrics == nil {
+		t.Fatal("no port in the whole range")
+	}
+	for _, r := range []*running{one, two} {
+		addr := boundAddr(r.metrics, netip.AddrPort{})
+		if !addr.Addr().IsLoopback() || addr.Port() < metricsPort || addr.Port() >= metricsPort+metricsPorts {
+			t.Errorf("metrics at %v", addr)
+		}
+	}
+	taken := onLoopback(t)
+	taken.MetricsListen.Addr = boundAddr(one.metrics, netip.AddrPort{})
+	if _, err := New(t.Context(), taken, Options{}); err == nil || !strings.Contains(err.Error(), "--metrics-listen") {
+		t.Errorf("an address that was asked for is taken: %v", err)
+	}
+	taken.MetricsListen = config.MetricsAddr{Auto: true}
+	taken.Listen = netip.AddrPortFrom(taken.Listen.Addr(), metricsPort)
+	if !portNamed(taken, metricsPort) || portNamed(taken, metricsPort+1) {
+		t.Error("the port that --listen names is not kept for it")
 	}
 }
 

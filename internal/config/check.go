@@ -68,7 +68,7 @@ func check(c Config, origins Origins, found Faults) Faults {
 		add("bus", "makes this process a node of a cluster, which needs a secret that all nodes share",
 			"make one with: openssl rand -base64 32 > cluster-secret; chmod 600 cluster-secret; give it to every node as --cluster-secret-file")
 	}
-	if c.MetricsListen.IsValid() && c.MetricsListen.Port() != 0 && c.MetricsListen == c.Listen {
+	if m := c.MetricsListen.Addr; m.IsValid() && m.Port() != 0 && m == c.Listen {
 		add("metrics-listen", "is the same as listen", "give the metrics a port of their own")
 	}
 	return out

@@ -33,7 +33,7 @@ type Config struct {
 	TrustedProxy  []netip.Prefix `name:"trusted-proxy" type:"raw" group:"web" placeholder:"CIDR" help:"Network whose PROXY protocol and X-Forwarded-For headers are believed. Repeatable."`
 	Origins       []Origin       `name:"origin" type:"raw" reload:"yes" group:"web" placeholder:"ORIGIN" help:"Origin of another web application that may use the API and callbox.js, as https://app.example. Repeatable."`
 	SessionTTL    time.Duration  `name:"session-ttl" type:"raw" def:"168h" min:"1m" max:"8760h" group:"web" placeholder:"DURATION" help:"How long a login lasts."`
-	MetricsListen netip.AddrPort `name:"metrics-listen" type:"raw" group:"web" placeholder:"ADDR" help:"Address and port of the Prometheus metrics (off)."`
+	MetricsListen MetricsAddr    `name:"metrics-listen" type:"raw" def:"auto" group:"web" placeholder:"auto|off|ADDR" help:"Address and port of the Prometheus metrics and of what /readyz says in full; auto is 127.0.0.1:9464 or, where that is taken, the next free port up to 9479."`
 
 	TURNTTL               time.Duration `name:"turn-ttl" type:"raw" reload:"yes" def:"1h" min:"1m" max:"720h" group:"relay" placeholder:"DURATION" help:"Life of the TURN credentials given to clients. Calls that are up outlive them."`
 	TURNSecretFile        string        `name:"turn-secret-file" type:"raw" reload:"yes" group:"relay" placeholder:"FILE" help:"TURN secrets, one a line: the first issues credentials, all verify them (DATA/turn-secret)."`

@@ -36,7 +36,8 @@ func TestDefaults(t *testing.T) {
 	want := Config{
 		Listen: netip.MustParseAddrPort("[::]:8080"), Data: "callbox-data", LogFormat: LogAuto, LogLevel: slog.LevelInfo,
 		SessionTTL: 168 * time.Hour, TURNTTL: time.Hour, Realm: "callbox", TURNS: Auto, RelayPorts: PortRange{49152, 65535},
-		UserQuota: 100, UnauthRate: 2000, ConnectionsPerAddress: 20000, MessageRate: 1000, MessageBytes: 4e6, MaxPeers: 50,
+		MetricsListen: MetricsAddr{Auto: true},
+		UserQuota:     100, UnauthRate: 2000, ConnectionsPerAddress: 20000, MessageRate: 1000, MessageBytes: 4e6, MaxPeers: 50,
 		Bus: Memory, BusPrefix: "callbox", NodeName: c.NodeName,
 	}
 	if !reflect.DeepEqual(c, want) {

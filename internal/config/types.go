@@ -58,6 +58,44 @@ func oneOf[T ~string](into *T, text []byte, allowed ...T) error {
 	return fault("is not known", "use one of "+strings.Join(names, ", "))
 }
 
+// MetricsAddr is where metrics are answered; the zero value means nowhere.
+type MetricsAddr struct {
+	Auto bool           // on loopback, at a port that is free
+	Addr netip.AddrPort // where it is not Auto
+}
+
+// Off says that no address is to be opened.
+func (m MetricsAddr) Off() bool { return m == MetricsAddr{} }
+
+// UnmarshalText parses "auto", "off" or an address and port.
+func (m *MetricsAddr) UnmarshalText(text []byte) error {
+	switch string(text) {
+	case "auto":
+		*m = MetricsAddr{Auto: true}
+		return nil
+	case "off", "false", "no":
+		*m = MetricsAddr{}
+		return nil
+	}
+	addr, err := parseAddrPort(string(text))
+	if err != nil {
+		return fault("is not an address with a port", "write auto, off, or an IP address and a port, as 127.0.0.1:9464")
+	}
+	*m = MetricsAddr{Addr: addr}
+	return nil
+}
+
+// MarshalText is the inverse of UnmarshalText.
+func (m MetricsAddr) MarshalText() ([]byte, error) {
+	switch {
+	case m.Off():
+		return []byte("off"), nil
+	case m.Auto:
+		return []byte("auto"), nil
+	}
+	return []byte(formatAddrPort(m.Addr)), nil
+}
+
 // PortRange is an inclusive range of ports; the zero value means none.
 type PortRange struct{ Low, High uint16 }
 

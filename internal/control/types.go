@@ -103,7 +103,8 @@ type Health struct {
 	Status  string `json:"status"` // "ok" or "draining"
 	Version string `json:"version"`
 	Node    string `json:"node"`
-	Addr    string `json:"addr"` // the address listened on
+	Addr    string `json:"addr"`    // the address listened on
+	Metrics string `json:"metrics"` // the address of --metrics-listen; "": none
 }
 
 // Codes of errors, for programs; the message is for people.

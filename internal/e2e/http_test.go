@@ -84,7 +84,7 @@ func mustAddrPort(t *testing.T, address string) netip.AddrPort {
 // gauge reads a figure of a server's metrics, summed over its labels; what has no series is 0.
 func gauge(t *testing.T, s *testkit.Server, name string) float64 {
 	t.Helper()
-	response, err := s.Client().Get(s.URL("/metrics"))
+	response, err := s.Client().Get(s.MetricsURL("/metrics"))
 	if err != nil {
 		t.Fatal(err)
 	}

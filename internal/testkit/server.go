@@ -13,9 +13,12 @@ import (
 	"net/url"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"callbox/internal/control"
 )
 
 // Options says how callbox is started. The zero value is a server on 127.0.0.1 with a new data directory.
@@ -78,6 +81,9 @@ func Serve(t testing.TB, o Options) *Server {
 func (s *Server) start() {
 	s.t.Helper()
 	arguments := append([]string{"serve", "--data", s.Data, "--listen", s.Addr(), "--log-format", "json", "--log-level", s.options.LogLevel}, s.options.Args...)
+	if !slices.Contains(s.options.Args, "--metrics-listen") {
+		arguments = append(arguments, "--metrics-listen", "127.0.0.1:0")
+	}
 	cmd := exec.Command(s.binary, arguments...)
 	if s.options.Namespace != nil {
 		cmd = s.options.Namespace.Command(s.binary, arguments...)
@@ -95,6 +101,18 @@ func (s *Server) URL(path string) string { return "http://" + s.Addr() + path }
 
 // SecureURL returns the server's https: address with a path.
 func (s *Server) SecureURL(path string) string { return "https://" + s.Addr() + path }
+
+// MetricsURL returns the address of --metrics-listen with a path.
+func (s *Server) MetricsURL(path string) string {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	health, err := control.NewClient(s.Data).Health(ctx)
+	if err != nil || health.Metrics == "" {
+		s.t.Fatalf("%s has no metrics: %+v, %v", s.Name, health, err)
+	}
+	return "http://" + health.Metrics + path
+}
 
 // Ready waits until the server says that it is.
 func (s *Server) Ready(within time.Duration) {
