@@ -17,8 +17,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"callbox/internal/control"
 )
 
 // Options says how callbox is started. The zero value is a server on 127.0.0.1 with a new data directory.
@@ -105,11 +103,17 @@ func (s *Server) SecureURL(path string) string { return "https://" + s.Addr() + 
 // MetricsURL returns the address of --metrics-listen with a path.
 func (s *Server) MetricsURL(path string) string {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	health, err := control.NewClient(s.Data).Health(ctx)
-	if err != nil || health.Metrics == "" {
-		s.t.Fatalf("%s has no metrics: %+v, %v", s.Name, health, err)
+	control := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(s.Data, "control.sock"))
+	}}
+	response, err := (&http.Client{Transport: control, Timeout: 20 * time.Second}).Get("http://control/health")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	var health struct{ Metrics string }
+	if err := json.NewDecoder(response.Body).Decode(&health); err != nil || health.Metrics == "" {
+		s.t.Fatalf("%s has no metrics: %v", s.Name, err)
 	}
 	return "http://" + health.Metrics + path
 }
