@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"time"
 )
@@ -48,6 +49,8 @@ type Config struct {
 	// UDP are the addresses to listen on. An unspecified IPv6 address means both families where the host has IPv6. Port 0
 	// lets the system choose. Empty: streams only.
 	UDP []netip.AddrPort
+	// Handed are bound sockets to serve before UDP; Listen takes them over, and closes them where it fails.
+	Handed []*net.UDPConn
 	// Public are the addresses that clients are told, at most one of each family. For a family without one it is the host's
 	// primary address, or loopback on a host that has nothing else and for clients that come over loopback.
 	Public []netip.Addr

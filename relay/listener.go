@@ -47,6 +47,16 @@ func (s *Server) listen(addr netip.AddrPort) error {
 	return nil
 }
 
+// adopt takes over a socket that somebody else has bound. It is one, whatever the number of processors: nobody could join it.
+func (s *Server) adopt(conn *net.UDPConn) error {
+	c, err := udp.Adopt(conn, udp.Options{TellLocal: true, ReceiveBuffer: listenBuffer, TooLong: &s.counters.tooLong})
+	if err != nil {
+		return fmt.Errorf("UDP socket %v: %w", conn.LocalAddr(), err)
+	}
+	s.listeners = append(s.listeners, c)
+	return nil
+}
+
 // serve reads one socket until it is closed.
 func (s *Server) serve(c *udp.Conn) {
 	for {

@@ -74,6 +74,15 @@ func Listen(cfg Config) (*Server, error) {
 		}
 		s.engines = append(s.engines, e)
 	}
+	for i, conn := range cfg.Handed {
+		if err := s.adopt(conn); err != nil {
+			for _, rest := range cfg.Handed[i:] {
+				rest.Close()
+			}
+			s.Close()
+			return nil, err
+		}
+	}
 	for _, addr := range cfg.UDP {
 		if err := s.listen(addr); err != nil {
 			s.Close()

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,12 @@ type Options struct {
 	Version  string
 	// Reload reads the configuration again from where it came from; nil: there is nothing to read.
 	Reload func() (config.Config, error)
+	// Hangup makes the server reload at each signal; nil: nothing does.
+	Hangup <-chan os.Signal
+	// Supervisor is told of start, reload and end.
+	Supervisor Supervisor
+	// Handed are the sockets of the one port, where a supervisor has bound them; New closes them where it fails.
+	Handed Handed
 	// OpenBus replaces the bus that the configuration names; for tests that put several nodes into one process.
 	OpenBus func(ctx context.Context, store *bus.Store) (bus.Bus, error)
 }
@@ -83,6 +90,7 @@ func New(ctx context.Context, cfg config.Config, opts Options) (*App, error) {
 	a := &App{cfg: cfg, opts: opts, log: opts.Log}
 	a.linkUp.Store(true)
 	var open closers
+	open.add(func() error { _ = opts.Handed.close(); return nil }) // closed already where their owners were opened
 	if err := a.open(ctx, &open); err != nil {
 		return nil, errors.Join(err, open.close())
 	}
@@ -180,16 +188,20 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { a.changes.run(background); return nil })
 	g.Go(func() error { a.announce(background); return nil })
 	g.Go(func() error { trim(background); return nil })
+	g.Go(func() error { a.followHangups(background); return nil })
+	g.Go(func() error { a.watch(background); return nil })
 	g.Go(func() error { a.renewSetup(background, auth.SetupTTL, a.greetAgain); return nil })
 	g.Go(func() error { a.watchHost(background, lookEvery, hostAddrs); return nil })
 	g.Go(func() error {
 		<-ended.Done()
 		a.log.Info("stopping")
+		a.opts.Supervisor.tell(stateStopping)
 		err := a.stop(servers)
 		stopBackground()
 		return err
 	})
 	a.greet()
+	a.opts.Supervisor.tell(stateReady)
 	return errors.Join(g.Wait(), a.closeAll())
 }
 

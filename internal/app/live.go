@@ -52,6 +52,8 @@ func (a *App) reload() (control.Reloaded, error) {
 	}
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
+	a.opts.Supervisor.tell(stateReloading)
+	defer a.opts.Supervisor.tell(stateReady)
 	next, err := a.opts.Reload()
 	if err != nil {
 		return control.Reloaded{}, fmt.Errorf("%w:\n%w", errReload, err)
@@ -82,6 +84,10 @@ func (a *App) reload() (control.Reloaded, error) {
 		changed = append(changed, turnKey) // the same file with another content
 	}
 	a.take(l)
+	if a.certs.files != nil && a.certs.files.Again() {
+		changed = append(changed, "tls-cert")
+	}
+	a.changes.addAll() // users, keys and revocations, as they are in the store
 	a.log.Info("configuration read again", logChanged, strings.Join(changed, " "), logRestart, strings.Join(restart, " "))
 	return control.Reloaded{Changed: append([]string{}, changed...), Restart: append([]string{}, restart...)}, nil
 }

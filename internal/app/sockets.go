@@ -27,8 +27,11 @@ func (a *App) openSockets(undo *closers) error {
 	if a.metrics != nil {
 		undo.add(a.metrics.Close)
 	}
+	if !a.opts.Handed.empty() {
+		a.cfg.Listen = a.opts.Handed.addr()
+	}
 	for try := range portTries {
-		if listener, err = listenTCP(a.cfg.Listen, "listen"); err != nil {
+		if listener, err = a.listenOne(); err != nil {
 			return err
 		}
 		a.addr = boundAddr(listener, a.cfg.Listen)
@@ -64,6 +67,14 @@ func (a *App) openSockets(undo *closers) error {
 	return nil
 }
 
+// listenOne is the TCP side of the one port.
+func (a *App) listenOne() (net.Listener, error) {
+	if a.opts.Handed.TCP != nil {
+		return a.opts.Handed.TCP, nil
+	}
+	return listenTCP(a.cfg.Listen, "listen")
+}
+
 func (a *App) newPort(l net.Listener, http, startTLS bool) *port {
 	cfg := portConfig{
 		Listener:   l,
@@ -90,8 +101,13 @@ func (a *App) openRelay() (*relay.Server, error) {
 			udp = append(udp, l.Addr)
 		}
 	}
+	var handed []*net.UDPConn
+	if a.opts.Handed.UDP != nil {
+		udp, handed = udp[1:], append(handed, a.opts.Handed.UDP)
+	}
 	return relay.Listen(relay.Config{
 		UDP:       udp,
+		Handed:    handed,
 		Public:    a.cfg.PublicIP,
 		Ports:     relay.PortRange{Low: a.cfg.RelayPorts.Low, High: a.cfg.RelayPorts.High},
 		Realm:     a.cfg.Realm,

@@ -12,9 +12,11 @@ import (
 	"os"
 	"reflect"
 	"strings"
+	"sync"
 
 	"github.com/alecthomas/kong"
 
+	"callbox/internal/app"
 	"callbox/internal/config"
 )
 
@@ -35,12 +37,19 @@ type Env struct {
 	// ReadPassword asks a person for a password, not showing what is typed;
 	// nil where there is nobody to ask.
 	ReadPassword func(ctx context.Context, prompt string) (string, error)
+	// Hangup gets a signal when the terminal is closed or, where there is none, when a server is to reload.
+	Hangup     <-chan os.Signal
+	Sockets    []*os.File // that a supervisor has bound for the server
+	Supervisor app.Supervisor
 }
 
-// Main runs a command line (without the program's name) in this process and
-// returns the exit status. The context ends it in good order.
-func Main(ctx context.Context, args []string) int {
-	return Run(ctx, args, processEnv())
+// Main runs a command line (without the program's name) in this process and returns the exit status. The context ends it in
+// good order; so does hangup, unless it makes a server reload.
+func Main(ctx context.Context, args []string, hangup <-chan os.Signal) int {
+	env := processEnv()
+	env.Hangup = hangup
+	env.Supervisor, env.Sockets = supervisor()
+	return Run(ctx, args, env)
 }
 
 // Run is Main with surroundings of its own.
@@ -86,6 +95,7 @@ type grammar struct {
 	Reload      reloadCmd      `cmd:"" help:"Make the running server read its configuration again."`
 	Config      configCmd      `cmd:"" help:"Show the configuration in effect, secrets masked, and where each value comes from."`
 	Version     versionCmd     `cmd:"" help:"Show the version."`
+	Completion  completionCmd  `cmd:"" help:"Print what makes bash, zsh or fish complete callbox's commands and flags."`
 	Healthcheck healthcheckCmd `cmd:"" help:"Ask the running server whether it is well; exit status 0 or 1."`
 }
 
@@ -97,7 +107,8 @@ type command interface {
 // call is one invocation of a subcommand.
 type call struct {
 	Env
-	flags map[string][]string // settings given as flags, as they were typed
+	flags  map[string][]string // settings given as flags, as they were typed
+	parsed *kong.Context
 }
 
 // config loads the configuration.
@@ -134,6 +145,9 @@ func run(ctx context.Context, args []string, env Env) error {
 		return fmt.Errorf("command line grammar: %w", err)
 	}
 	parser.Model.HelpFlag.Help = "Show this help."
+	if complete(parser, env.Environ) {
+		return nil
+	}
 	parsed, err := parser.Parse(args)
 	if exited { // --help has been answered
 		return nil
@@ -149,7 +163,28 @@ func run(ctx context.Context, args []string, env Env) error {
 	if !ok {
 		return usagef("%s needs a subcommand; callbox --help shows how", selected.FullPath())
 	}
+	if _, serves := cmd.(*serveCmd); !serves || c.Terminal {
+		var stop func()
+		ctx, stop = endsWith(ctx, c.Hangup)
+		defer stop()
+		c.Hangup = nil
+	}
+	c.parsed = parsed
 	return cmd.Run(ctx, c)
+}
+
+// endsWith is a context that a signal ends. stop waits for what it has started.
+func endsWith(ctx context.Context, signal <-chan os.Signal) (_ context.Context, stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		select {
+		case <-signal:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	return ctx, func() { cancel(); wait.Wait() }
 }
 
 // collector gathers what was typed for each setting. The fields stay empty:

@@ -16,7 +16,7 @@ type serveCmd struct {
 
 // Help says what the list of flags does not.
 func (*serveCmd) Help() string {
-	return "Each setting is also a variable (CALLBOX_TURN_TTL) and a key of the file (turn-ttl). A list in a variable is separated by spaces. callbox config shows what is in effect; callbox reload takes changes over."
+	return "Each setting is also a variable (CALLBOX_TURN_TTL) and a key of the file (turn-ttl). A list in a variable is separated by spaces. callbox config shows what is in effect; callbox reload, or SIGHUP where no terminal is, takes changes over."
 }
 
 // Run opens everything, serves, and closes everything.
@@ -25,9 +25,16 @@ func (*serveCmd) Run(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	handed, err := app.TakeSockets(c.Sockets)
+	if err != nil {
+		return err
+	}
 	level := new(slog.LevelVar)
 	level.Set(cfg.LogLevel)
-	opts := app.Options{Log: c.logger(cfg, level), LogLevel: level, Version: readVersion().Version}
+	opts := app.Options{
+		Log: c.logger(cfg, level), LogLevel: level, Version: readVersion().Version,
+		Hangup: c.Hangup, Supervisor: c.Supervisor, Handed: handed,
+	}
 	if c.Terminal && cfg.LogFormat != config.LogJSON {
 		opts.Stdout = c.Stdout
 	}

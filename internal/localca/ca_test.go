@@ -238,10 +238,17 @@ func TestFilesAreFollowedAndBrokenOnesAreNot(t *testing.T) {
 	if got := step(); !got.Leaf.Equal(second.cert) {
 		t.Error("the new files were not loaded")
 	}
+	if files.Again() {
+		t.Error("the same files are another certificate")
+	}
+	install(first, firstDir)
+	if !files.Again() || !files.Current().Leaf.Equal(first.cert) {
+		t.Error("files looked at again at once were not loaded")
+	}
 	if err := os.Remove(key); err != nil {
 		t.Fatal(err)
 	}
-	if got := step(); !got.Leaf.Equal(second.cert) {
+	if got := step(); !got.Leaf.Equal(first.cert) {
 		t.Error("a missing file took the certificate away")
 	}
 }

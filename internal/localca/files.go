@@ -49,6 +49,15 @@ func (f *Files) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return f.Current(), nil
 }
 
+// Again looks at the files at once, and says whether there was another certificate in them.
+func (f *Files) Again() bool {
+	f.mu.Lock()
+	was := f.current
+	f.checked = time.Time{}
+	f.mu.Unlock()
+	return f.Current() != was
+}
+
 // Current is the certificate as the files have it now.
 func (f *Files) Current() *tls.Certificate {
 	f.mu.Lock()

@@ -45,15 +45,25 @@ func Listen(addr netip.AddrPort, o Options) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{udp: pc.(*net.UDPConn), tooLong: o.TooLong}
+	c, err := Adopt(pc.(*net.UDPConn), o)
+	if err != nil {
+		pc.Close()
+		return nil, fmt.Errorf("socket options of %v: %w", addr, err)
+	}
+	return c, nil
+}
+
+// Adopt makes a Conn of a bound socket; ReusePort and OneFamily are what the socket is already. After an error the socket is
+// still the caller's.
+func Adopt(conn *net.UDPConn, o Options) (*Conn, error) {
+	c := &Conn{udp: conn, tooLong: o.TooLong}
 	if c.tooLong == nil {
 		c.tooLong = new(atomic.Uint64)
 	}
 	local := c.udp.LocalAddr().(*net.UDPAddr).AddrPort()
 	c.local = netip.AddrPortFrom(local.Addr().Unmap(), local.Port())
 	if err := c.init(o); err != nil {
-		c.udp.Close()
-		return nil, fmt.Errorf("socket options of %v: %w", addr, err)
+		return nil, err
 	}
 	if o.ReceiveBuffer > 0 {
 		c.enlarge(o.ReceiveBuffer)
