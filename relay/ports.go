@@ -35,6 +35,16 @@ func (s *Server) openRelay(f family, c client, k ask, now time.Time) (relay, abo
 	if ports.sealed() {
 		ports = virtualPorts
 	}
+	if within := s.forwarded.Load(); within != nil && f == four && !s.cfg.Ports.sealed() {
+		if relay, above, code = s.openWithin(*within, advertised, bind, k, now); code == 0 {
+			return relay, above, 0
+		}
+	}
+	return s.openWithin(ports, advertised, bind, k, now)
+}
+
+// openWithin is openRelay within a range of ports.
+func (s *Server) openWithin(ports PortRange, advertised, bind netip.Addr, k ask, now time.Time) (relay, above *relayed, code int) {
 	from := ports.Low + uint16(mathrand.IntN(int(ports.High)-int(ports.Low)+1))
 	for range bindTries {
 		port, found := s.table.holdFree(advertised, ports, from, k.even, k.reserve)

@@ -34,6 +34,7 @@ type Server struct {
 	ids         atomic.Uint64
 	revocations atomic.Uint64
 	draining    atomic.Bool
+	forwarded   atomic.Pointer[PortRange] // nil: none
 
 	closing chan struct{}
 	closed  sync.Once
@@ -112,6 +113,17 @@ func (s *Server) SetPublic(list []netip.Addr) {
 	}
 	s.addresses.set(list)
 	s.PolicyChanged()
+}
+
+// SetForwarded says which of Config.Ports a router forwards to this host: relayed IPv4 addresses get their ports from there
+// first. The rest is used when those are taken, because two clients of this server meet on any port. The zero range: none.
+func (s *Server) SetForwarded(r PortRange) {
+	r.Low, r.High = max(r.Low, s.cfg.Ports.Low), min(r.High, s.cfg.Ports.High)
+	if s.cfg.Ports.sealed() || r.Low == 0 || r.Low > r.High {
+		s.forwarded.Store(nil)
+		return
+	}
+	s.forwarded.Store(&r)
 }
 
 // PolicyChanged says that Config.AllowPeer answers otherwise from now on. What it denies is not sent to any more, on channels

@@ -20,6 +20,7 @@ import (
 	"callbox/bus"
 	"callbox/internal/config"
 	"callbox/internal/datadir"
+	"callbox/internal/nat"
 	"callbox/relay"
 	"callbox/signal"
 )
@@ -66,6 +67,7 @@ type App struct {
 	relay   *relay.Server
 	web     *web
 	changes *changes
+	watcher *nat.Watcher // nil: nobody comes from outside
 
 	port    *port
 	extra   []*port // --turn-listen
@@ -129,6 +131,7 @@ func (a *App) open(ctx context.Context, undo *closers) (err error) {
 	if err = a.openAuth(ctx); err != nil {
 		return err
 	}
+	a.watcher = newWatcher(a)
 	l, err := a.newLive(a.cfg, a.secrets.TURN, hostAddrs())
 	if err != nil {
 		return err
@@ -192,6 +195,9 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { a.watch(background); return nil })
 	g.Go(func() error { a.renewSetup(background, auth.SetupTTL, a.greetAgain); return nil })
 	g.Go(func() error { a.watchHost(background, lookEvery, hostAddrs); return nil })
+	if a.watcher != nil {
+		g.Go(func() error { a.watcher.Run(background); return nil })
+	}
 	g.Go(func() error {
 		<-ended.Done()
 		a.log.Info("stopping")

@@ -52,11 +52,11 @@ func (a *App) startPage() startPage {
 		Users:   a.web.users.Count(),
 		OwnCert: a.certs.files != nil, Authority: a.certs.path,
 		TURNS:  a.turnsLine(),
-		Public: l.cfg.PublicIP,
-		Bus:    string(config.Memory),
-		Node:   a.bus.Self().Name(),
-		Nodes:  len(a.bus.Nodes()),
-		Data:   a.dir.Path(),
+		Public: l.public, Outside: a.networkLines(),
+		Bus:   string(config.Memory),
+		Node:  a.bus.Self().Name(),
+		Nodes: len(a.bus.Nodes()),
+		Data:  a.dir.Path(),
 	}
 	if !a.cfg.RelayPorts.None() {
 		p.RelayPorts = strconv.Itoa(int(a.cfg.RelayPorts.Low)) + "-" + strconv.Itoa(int(a.cfg.RelayPorts.High))

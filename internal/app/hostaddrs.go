@@ -39,6 +39,9 @@ func (a *App) moved(addrs []netip.Addr) {
 		return
 	}
 	a.take(l)
+	if a.watcher != nil {
+		a.watcher.Look()
+	}
 	a.log.Info("the host's addresses have changed", logWas, was.addrs, logNow, addrs)
 }
 

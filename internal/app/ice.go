@@ -18,6 +18,7 @@ type iceOffer struct {
 	Host   string                 // the one by which the client reached it
 	Name   string                 // --turn-host
 	Public []netip.Addr           // --public-ip
+	Also   []netip.Addr           // found out: for clients from outside, besides Host
 	Port   int                    // the one port
 	Extra  []turnPort             // --turn-listen
 	UDP    bool                   // STUN and TURN answer on UDP
@@ -162,6 +163,14 @@ func (o iceOffer) local() []string {
 		add("tls", o.Port)
 		for _, extra := range o.Extra {
 			add(extra.Network, extra.Port)
+		}
+	}
+	if o.UDP && o.Name == "" {
+		for _, addr := range o.Also {
+			// A name may be out of date, or lead to a proxy that carries HTTP alone.
+			if u := "turn:" + hostPort(addr.String(), o.Port) + "?transport=udp"; !slices.Contains(udp, u) {
+				udp = append(udp, u)
+			}
 		}
 	}
 	if len(stun) > 1 {

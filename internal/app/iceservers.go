@@ -42,5 +42,5 @@ func (s *web) iceFor(ctx context.Context, c caller, from client, room string) si
 			s.log.Warn("room's relay node is unknown", logError, err)
 		}
 	}
-	return s.ice(c, from.Hostname(), node)
+	return s.ice(c, from, node)
 }

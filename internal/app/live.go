@@ -20,6 +20,7 @@ type live struct {
 	turn   auth.TURN
 	policy *relay.Policy
 	addrs  []netip.Addr // of this host
+	public []netip.Addr // by which the relay is reached from outside, where they are not the host's own
 }
 
 // newLive reads what the settings name. It reports every fault.
@@ -30,16 +31,25 @@ func (a *App) newLive(cfg config.Config, secrets [][]byte, addrs []netip.Addr) (
 		turn:   auth.TURN{Secrets: secrets, Realm: cfg.Realm, Revoked: a.web.sessions.RevokedHandle},
 		policy: policy,
 		addrs:  addrs,
+		public: a.publicAddrs(cfg),
 	}, err
 }
 
-// take makes it what the server goes by from now on.
+// take makes it what the server goes by from now on. Clients are told where they would be given other servers now.
 func (a *App) take(l *live) {
-	a.live.Store(l)
-	a.relay.SetPublic(l.cfg.PublicIP)
+	was := a.live.Swap(l)
+	a.relay.SetPublic(l.public)
+	if !slices.Equal(was.public, l.public) || !sameServers(was.cfg, l.cfg) {
+		a.hub.RenewICE()
+	}
 	if a.opts.LogLevel != nil {
 		a.opts.LogLevel.Set(l.cfg.LogLevel)
 	}
+}
+
+// sameServers says whether two configurations name the same servers to clients.
+func sameServers(a, b config.Config) bool {
+	return a.TURNHost == b.TURNHost && a.TURNS == b.TURNS && slices.Equal(a.TURNURLs, b.TURNURLs) && slices.Equal(a.ICEServers, b.ICEServers)
 }
 
 // errReload says that a configuration that was read again has faults, and that nothing has changed.
@@ -88,6 +98,9 @@ func (a *App) reload() (control.Reloaded, error) {
 		changed = append(changed, "tls-cert")
 	}
 	a.changes.addAll() // users, keys and revocations, as they are in the store
+	if a.watcher != nil {
+		a.watcher.Look()
+	}
 	a.log.Info("configuration read again", logChanged, strings.Join(changed, " "), logRestart, strings.Join(restart, " "))
 	return control.Reloaded{Changed: append([]string{}, changed...), Restart: append([]string{}, restart...)}, nil
 }

@@ -9,15 +9,18 @@ import (
 	"callbox/signal"
 )
 
-// ice computes the servers and the credential for a caller who used that host.
-func (a *App) ice(c caller, host string, relayNode bus.NodeID) signal.ICE {
+// ice computes the servers and the credential for a caller, who used one of this host's names.
+func (a *App) ice(c caller, from client, relayNode bus.NodeID) signal.ICE {
 	now, l := time.Now(), a.live.Load()
 	ttl := l.cfg.TURNTTL
 	// A credential does not outlive what it was given for, so that revocations need not be remembered for longer.
 	if left := c.Expires.Sub(now); !c.Expires.IsZero() && left < ttl {
 		ttl = max(left, time.Second)
 	}
-	offer := a.offer(host)
+	offer := a.offer(from.Hostname())
+	if len(l.cfg.PublicIP) == 0 && outside(from.Addr, l.public) {
+		offer.Also = l.public
+	}
 	offer.Nodes, offer.Self, offer.Relay = a.bus.Nodes(), a.bus.Self(), relayNode
 	offer.Only = a.cfg.RelayPorts.None()
 	var expires time.Time

@@ -23,6 +23,7 @@ type startPage struct {
 	TURNS       string // "on", or why it is off
 	RelayPorts  string // "49152-65535", or "" for the sealed relay
 	Public      []netip.Addr
+	Outside     []string // how people outside come in, as far as that is known
 	TURNListen  []string
 	Bus         string // "memory", or where Redis is
 	Node        string
@@ -100,6 +101,7 @@ func (p startPage) write(w io.Writer) error {
 			"Each device warns about it once; go on, or let the device trust "+unbroken(p.Authority)+" (good for this host alone).")
 	}
 	t.add("", "")
+	t.add("From outside", p.Outside...)
 	t.add("Relay", p.relayLines()...)
 	t.add("TURN over TLS", p.TURNS)
 	t.add("Bus", p.busLine())

@@ -44,7 +44,7 @@ func (s *web) getTURN(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	session := auth.KeySession(key.ID)
-	ice := s.ice(caller{Session: session, Owner: tokenOwner(session, user)}, clientOf(r).Hostname(), "")
+	ice := s.ice(caller{Session: session, Owner: tokenOwner(session, user)}, clientOf(r), "")
 	out := turnAnswer{TTL: ice.TTLSeconds, URIs: []string{}}
 	for _, server := range ice.Servers {
 		// Other people's servers have credentials of their own, for which this shape has no place.

@@ -41,7 +41,7 @@ type web struct {
 	hub   *signal.Hub
 	relay *relay.Server
 	bus   bus.Bus
-	ice   func(c caller, host string, relayNode bus.NodeID) signal.ICE
+	ice   func(c caller, from client, relayNode bus.NodeID) signal.ICE
 
 	origins  origins
 	trusted  func(netip.Addr) bool

@@ -291,10 +291,10 @@ func TestNodesAreOneSystem(t *testing.T) {
 
 	// Each offers its own TURN first and the other's next, with credentials that are good on both.
 	eventually(t, func() bool {
-		list := a.web.ice(caller{Owner: "ada", Session: "x"}, "127.0.0.1", "").Servers
+		list := a.web.ice(caller{Owner: "ada", Session: "x"}, client{Host: "127.0.0.1"}, "").Servers
 		return len(list) == 3 && list[1].URLs[0] == "turn:"+a.Addr().String()+"?transport=udp" && list[2].URLs[0] == "turn:"+b.Addr().String()+"?transport=udp"
 	})
-	ice := a.web.ice(caller{Owner: "ada", Session: "x"}, "127.0.0.1", "")
+	ice := a.web.ice(caller{Owner: "ada", Session: "x"}, client{Host: "127.0.0.1"}, "")
 	if _, _, err := b.turnKeys(ice.Servers[1].Username, "callbox", true); err != nil {
 		t.Errorf("the other node's relay: %v", err)
 	}
@@ -313,7 +313,7 @@ func TestNodesAreOneSystem(t *testing.T) {
 
 func TestDrainingNodeIsNotOffered(t *testing.T) {
 	nodes := cluster(t, 2, nil)
-	offered := func() int { return len(nodes[0].web.ice(caller{}, "127.0.0.1", "").Servers) }
+	offered := func() int { return len(nodes[0].web.ice(caller{}, client{Host: "127.0.0.1"}, "").Servers) }
 	eventually(t, func() bool { return offered() == 3 })
 	if err := nodes[1].stop(); err != nil {
 		t.Fatal(err)

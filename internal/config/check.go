@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"slices"
 	"time"
 )
 
@@ -46,6 +47,9 @@ func check(c Config, origins Origins, found Faults) Faults {
 		if count(c.PublicIP, func(a netip.Addr) bool { return a.Is6() == v6 }) > 1 {
 			add("public-ip", "names two addresses of one family", "give at most one IPv4 and one IPv6 address")
 		}
+	}
+	if slices.Contains(c.STUNServers, NoSTUN) && len(c.STUNServers) > 1 {
+		add("stun-server", "names servers and none", "give either")
 	}
 	for _, name := range c.Names {
 		if !hostName(name) {

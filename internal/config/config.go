@@ -41,6 +41,8 @@ type Config struct {
 	TURNS                 Toggle        `name:"turns" type:"raw" reload:"yes" def:"auto" group:"relay" placeholder:"auto|on|off" help:"Offer turns: URLs; auto does where the certificate is publicly trusted."`
 	RelayPorts            PortRange     `name:"relay-ports" type:"raw" def:"49152-65535" group:"relay" placeholder:"LOW-HIGH|none" help:"UDP ports of relayed addresses; none opens no port and relays between its own clients only."`
 	PublicIP              []netip.Addr  `name:"public-ip" type:"raw" reload:"yes" group:"relay" placeholder:"IP" help:"Address by which the relay is reached from outside, at most one of each family. Repeatable."`
+	STUNServers           []STUNServer  `name:"stun-server" type:"raw" reload:"yes" def:"stun.cloudflare.com:3478,stun.l.google.com:19302" group:"relay" placeholder:"HOST:PORT|none" help:"STUN server that is asked for this host's public address, best two of different owners; none asks nobody. Repeatable."`
+	MapPort               MapPort       `name:"map-port" type:"raw" reload:"yes" def:"auto" group:"relay" placeholder:"auto|off" help:"Have the home router forward the ports (UPnP, NAT-PMP) once there is an administrator; off asks it nothing."`
 	AllowPeer             []PeerRule    `name:"allow-peer" type:"raw" reload:"yes" group:"relay" placeholder:"CIDR|lan" help:"Network that relays may reach though it is refused by default; lan is this host's own subnets. Repeatable."`
 	DenyPeer              []PeerRule    `name:"deny-peer" type:"raw" reload:"yes" group:"relay" placeholder:"CIDR|lan" help:"Network that relays may not reach. The most specific rule wins, refusal on a tie. Repeatable."`
 	UserQuota             int           `name:"user-quota" type:"raw" def:"100" min:"0" max:"1000000" group:"relay" placeholder:"N" help:"Allocations one user may hold at a time; 0 is no limit."`
@@ -65,6 +67,17 @@ type Config struct {
 
 // Clustered says whether this process is a node among others.
 func (c Config) Clustered() bool { return c.Bus != Memory }
+
+// STUN are the servers to ask for the public address, as host:port.
+func (c Config) STUN() []string {
+	var out []string
+	for _, s := range c.STUNServers {
+		if s != NoSTUN {
+			out = append(out, string(s))
+		}
+	}
+	return out
+}
 
 // Default is the configuration with nothing given.
 func Default() Config {

@@ -38,6 +38,7 @@ func TestDefaults(t *testing.T) {
 		SessionTTL: 168 * time.Hour, TURNTTL: time.Hour, Realm: "callbox", TURNS: Auto, RelayPorts: PortRange{49152, 65535},
 		MetricsListen: MetricsAddr{Auto: true},
 		UserQuota:     100, UnauthRate: 2000, ConnectionsPerAddress: 20000, MessageRate: 1000, MessageBytes: 4e6, MaxPeers: 50,
+		STUNServers: []STUNServer{"stun.cloudflare.com:3478", "stun.l.google.com:19302"}, MapPort: MapAuto,
 		Bus: Memory, BusPrefix: "callbox", NodeName: c.NodeName,
 	}
 	if !reflect.DeepEqual(c, want) {

@@ -46,6 +46,47 @@ func (t *Toggle) UnmarshalText(text []byte) error {
 	return oneOf(t, text, Auto, On, Off)
 }
 
+// MapPort is auto or off.
+type MapPort string
+
+// The values of a MapPort.
+const (
+	MapAuto MapPort = "auto"
+	MapOff  MapPort = "off"
+)
+
+// UnmarshalText parses a MapPort; false is off, as YAML writers expect.
+func (m *MapPort) UnmarshalText(text []byte) error {
+	if string(text) == "false" || string(text) == "no" {
+		text = []byte(MapOff)
+	}
+	return oneOf(m, text, MapAuto, MapOff)
+}
+
+// STUNServer is a STUN server as host:port, or NoSTUN.
+type STUNServer string
+
+// NoSTUN stands alone and means that no server is asked.
+const NoSTUN STUNServer = "none"
+
+// UnmarshalText parses "host:port", "host" or "none"; a host without a port has STUN's own.
+func (s *STUNServer) UnmarshalText(text []byte) error {
+	if string(text) == string(NoSTUN) {
+		*s = NoSTUN
+		return nil
+	}
+	const remedy = "write HOST:PORT, as stun.example:3478, or none"
+	host, port, err := net.SplitHostPort(strings.TrimPrefix(string(text), "stun:"))
+	if err != nil {
+		host, port = strings.Trim(strings.TrimPrefix(string(text), "stun:"), "[]"), "3478"
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || !hostName(host) {
+		return fault("is not a STUN server", remedy)
+	}
+	*s = STUNServer(net.JoinHostPort(host, port))
+	return nil
+}
+
 func oneOf[T ~string](into *T, text []byte, allowed ...T) error {
 	names := make([]string, len(allowed))
 	for i, v := range allowed {

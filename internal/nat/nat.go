@@ -41,6 +41,8 @@ type Config struct {
 	Servers []string
 	// Local are the addresses to ask from, at most one of each family; none for a family: the system chooses.
 	Local []netip.Addr
+	// Network is "udp4" or "udp6" where only one family matters; "" is both.
+	Network string
 	// Host lists this host's addresses; nil: those of the interfaces.
 	Host func() []netip.Addr
 	// Resolve looks up a server's name; nil: the system's resolver.
@@ -165,8 +167,13 @@ func discover(ctx context.Context, cfg Config, known *router.Router) (Report, *r
 	host := cfg.Host()
 	var report Report
 	var wg sync.WaitGroup
-	wg.Go(func() { report.IPv4 = ask(ctx, cfg, host, false) })
-	wg.Go(func() { report.IPv6 = ask(ctx, cfg, host, true) })
+	report.IPv4.Mapping, report.IPv6.Mapping = Unknown, Unknown
+	if cfg.Network != "udp6" {
+		wg.Go(func() { report.IPv4 = ask(ctx, cfg, host, false) })
+	}
+	if cfg.Network != "udp4" {
+		wg.Go(func() { report.IPv6 = ask(ctx, cfg, host, true) })
+	}
 	if cfg.Router != nil {
 		wg.Go(func() { report.Router, known = askRouter(ctx, cfg.Router, known) })
 	}

@@ -322,6 +322,9 @@ func (r Report) public() string {
 	return strings.Join(out, " ")
 }
 
+// Ports are those that are forwarded, in short: "8080/tcp 8080/udp 49152-49167/udp".
+func (r Router) Ports() string { return ports(r.Mappings) }
+
 func (r Router) text() string {
 	if !r.Found {
 		return "none"

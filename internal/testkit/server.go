@@ -29,6 +29,7 @@ type Options struct {
 	Data      string   // data directory; a new one when empty
 	LogLevel  string   // "debug" when empty
 	Plain     bool     // never with the race detector
+	Discover  bool     // looks for its public address and asks the router, as it does by default
 	Namespace *Namespace
 }
 
@@ -81,6 +82,9 @@ func (s *Server) start() {
 	arguments := append([]string{"serve", "--data", s.Data, "--listen", s.Addr(), "--log-format", "json", "--log-level", s.options.LogLevel}, s.options.Args...)
 	if !slices.Contains(s.options.Args, "--metrics-listen") {
 		arguments = append(arguments, "--metrics-listen", "127.0.0.1:0")
+	}
+	if !s.options.Discover && s.Host != "127.0.0.1" && s.Host != "::1" {
+		arguments = append(arguments, "--stun-server", "none", "--map-port", "off")
 	}
 	cmd := exec.Command(s.binary, arguments...)
 	if s.options.Namespace != nil {

@@ -9,6 +9,7 @@ import { Timers } from "./timers.js";
 // In a mesh everyone sends to everyone: video shares an uplink, in bits per second, and each gets a little at least.
 const UPLINK = 3_000_000;
 const LEAST_VIDEO = 200_000;
+const MOVED = 500; // before relays are renewed, so that both ends know the new servers
 const ICE_WAIT = 3000; // how long a first offer waits for the room's iceServers
 
 /**
@@ -228,6 +229,12 @@ export class Client extends Emitter {
         return this.#peerJoined(message);
       case "peer-left":
         return this.#peerLeft(message);
+      case "ice-servers":
+        if (message.id !== undefined) return; // whoever asked has got them
+        // The server's addresses have changed. The others are told at about the same time.
+        this.#ice.set(message);
+        this.#timers.after("moved", MOVED, () => this.#mesh.serverMoved());
+        return;
       case "room-changed":
         if (this.#rooms.has(message.room)) this.#ice.renew();
         return;

@@ -115,6 +115,11 @@ export class Mesh {
     for (const peer of this.peers.values()) peer.serverLost();
   }
 
+  /** The server's relay has other addresses now. */
+  serverMoved() {
+    for (const peer of this.peers.values()) peer.relayMoved();
+  }
+
   /** Lets those go who are in no room of ours. @param {string} reason as for part */
   sweep(reason) {
     for (const peer of [...this.peers.values()]) if (!this.#host.member(peer.id)) this.part(peer.id, reason);

@@ -152,6 +152,11 @@ export class Peer extends Emitter {
     this.#relayLost ||= this.#mine.startsWith("relay");
   }
 
+  /** The relay has other addresses: a connection that is not direct looks for a way anew, while the old one goes on. */
+  relayMoved() {
+    if (this.pc && this.impolite && this.path !== "direct") this.#restart();
+  }
+
   /** What a greeting to this peer says. */
   greeting() {
     return { greet: true, link: this.#link, restart: this.#relayLost || undefined };
