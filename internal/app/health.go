@@ -2,6 +2,8 @@ package app
 
 import (
 	"net/http"
+
+	"callbox/internal/nat"
 )
 
 // getHealth says that the process answers.
@@ -20,6 +22,8 @@ type readiness struct {
 type readyDetails struct {
 	Node  string `json:"node"`
 	Nodes int    `json:"nodes"`
+	// Network is how this host stands to the Internet; absent where nobody looks.
+	Network *nat.Report `json:"network,omitempty"`
 }
 
 // getReady says whether new clients are welcome, to whoever asks; more only to administrators.
@@ -37,7 +41,7 @@ func (s *web) writeReady(w http.ResponseWriter, details bool) {
 		status, out.Status = http.StatusServiceUnavailable, "draining"
 	}
 	if details {
-		out.readyDetails = &readyDetails{Node: s.bus.Self().Name(), Nodes: len(s.bus.Nodes())}
+		out.readyDetails = &readyDetails{Node: s.bus.Self().Name(), Nodes: len(s.bus.Nodes()), Network: s.network()}
 	}
 	writeJSON(w, status, out)
 }

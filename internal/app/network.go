@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"callbox/internal/config"
+	"callbox/internal/metrics"
 	"callbox/internal/nat"
 	"callbox/internal/router"
 	"callbox/relay"
@@ -221,5 +222,20 @@ func (a *App) greetNetwork(r nat.Report) {
 	}
 	if _, err := a.opts.Stdout.Write([]byte(strings.TrimRight(t.String(), "\n") + "\n\n")); err != nil {
 		a.log.Warn("start page not written", logError, err)
+	}
+}
+
+// networkStats are the report's, without addresses.
+func (a *App) networkStats() metrics.NetworkStats {
+	r := a.network()
+	if r == nil {
+		return metrics.NetworkStats{}
+	}
+	return metrics.NetworkStats{
+		Watched: true,
+		Known:   map[string]bool{"ipv4": r.IPv4.Public.IsValid(), "ipv6": r.IPv6.Public.IsValid()},
+		Mapping: map[string]string{"ipv4": string(r.IPv4.Mapping), "ipv6": string(r.IPv6.Mapping)},
+		CGNAT:   r.CGNAT, Router: string(r.Router.Kind), Fault: string(r.Router.Fault),
+		Ports: len(r.Router.Mappings), Checked: r.Checked,
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"callbox/auth"
 	"callbox/bus"
+	"callbox/internal/nat"
 	"callbox/relay"
 	"callbox/signal"
 	"callbox/static"
@@ -45,6 +46,7 @@ type web struct {
 
 	origins  origins
 	trusted  func(netip.Addr) bool
+	network  func() *nat.Report // nil: nobody looks
 	draining func() bool
 	linkUp   func() bool
 	revoked  func() // something was revoked: whatever hangs on it ends

@@ -67,10 +67,10 @@ func (a *App) wireWeb() {
 	w.ice = a.ice
 	w.origins = newOrigins(a.cfg.Names, a.allowedOrigin)
 	w.trusted = contains(a.cfg.TrustedProxy)
-	w.draining, w.linkUp = a.draining.Load, a.linkUp.Load
+	w.draining, w.linkUp, w.network = a.draining.Load, a.linkUp.Load, a.network
 	w.revoked = a.reap
 	w.metrics = metrics.Handler(metrics.Sources{
-		Bus: a.bus.Stats, Relay: a.relay.Stats, Signal: a.hub.Stats, Ports: a.portStats,
+		Bus: a.bus.Stats, Relay: a.relay.Stats, Signal: a.hub.Stats, Ports: a.portStats, Network: a.networkStats,
 		Draining: a.draining.Load, Version: a.opts.Version,
 	})
 }

@@ -21,6 +21,7 @@ type Sources struct {
 	Relay    func() relay.Stats
 	Signal   func() signal.Stats
 	Ports    func() PortStats
+	Network  func() NetworkStats
 	Draining func() bool
 	Version  string
 }
@@ -39,6 +40,7 @@ func Handler(s Sources) http.Handler {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		processCollector{s},
 		portCollector(s.Ports),
+		networkCollector(s.Network),
 		busCollector(s.Bus),
 		relayCollector(s.Relay),
 		signalCollector(s.Signal),

@@ -40,6 +40,12 @@ func sources() Sources {
 		Ports: func() PortStats {
 			return PortStats{Connections: map[string]uint64{"http": 8}, Refused: map[string]uint64{"timeout": 1}}
 		},
+		Network: func() NetworkStats {
+			return NetworkStats{
+				Watched: true, Known: map[string]bool{"ipv4": true}, Mapping: map[string]string{"ipv4": "endpoint-independent"}, CGNAT: true,
+				Router: "nat-pmp", Fault: "conflict", Ports: 2, Checked: time.Unix(1700000000, 0),
+			}
+		},
 		Draining: func() bool { return true },
 		Version:  "1.2.3",
 	}
@@ -55,6 +61,13 @@ func TestScrapeShowsWhatThePackagesCounted(t *testing.T) {
 	for _, line := range []string{
 		`callbox_build_info{version="1.2.3"} 1`,
 		`callbox_draining 1`,
+		`callbox_public_address_known{family="ipv4"} 1`,
+		`callbox_nat_mapping{family="ipv4",mapping="endpoint-independent"} 1`,
+		`callbox_cgnat 1`,
+		`callbox_router_found{protocol="nat-pmp"} 1`,
+		`callbox_router_fault{reason="conflict"} 1`,
+		`callbox_router_forwarded_ports 2`,
+		`callbox_network_checked_timestamp_seconds 1.7e+09`,
 		`callbox_bus_link_up 1`,
 		`callbox_bus_nodes 3`,
 		`callbox_bus_lost_total{reason="node-gone"} 2`,
