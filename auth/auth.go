@@ -1,6 +1,7 @@
 // Package auth knows who may do what: users and their passwords, login
 // sessions, API keys and the room tokens signed with them, TURN credentials,
-// the one-time set-up link, and the throttle of failed logins.
+// the one-time set-up link, invites and their guests, and the throttle of
+// failed logins.
 //
 // It speaks neither HTTP nor TURN: it turns secrets, inputs and a time into
 // answers, wherever possible without state. What must be remembered goes
@@ -35,6 +36,7 @@ const (
 	BucketRevocations = "revocations" // Sessions
 	BucketThrottle    = "throttle"    // Throttle
 	BucketSetup       = "setup"       // Setup; nothing is cached
+	BucketInvites     = "invites"     // Invites
 )
 
 // Errors that callers tell apart. Texts are fit for people.

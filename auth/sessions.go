@@ -23,7 +23,7 @@ const (
 
 // Session is one login.
 type Session struct {
-	User    string
+	User    string // a user's name, or Guest.SessionUser
 	ID      string // when it was issued and 128 random bits, base64url
 	Issued  time.Time
 	Expires time.Time
@@ -66,7 +66,12 @@ func NewSessionID(now time.Time) string {
 
 // Issue makes a session for a user and the cookie value that stands for it.
 func (s *Sessions) Issue(user string, now time.Time) (string, Session) {
-	session := Session{User: user, ID: NewSessionID(now), Issued: now.Truncate(time.Millisecond), Expires: now.Add(s.ttl).Truncate(time.Millisecond)}
+	return s.IssueUntil(user, now, now.Add(s.ttl))
+}
+
+// IssueUntil is Issue with an end of the caller's.
+func (s *Sessions) IssueUntil(user string, now, until time.Time) (string, Session) {
+	session := Session{User: user, ID: NewSessionID(now), Issued: now.Truncate(time.Millisecond), Expires: until.Truncate(time.Millisecond)}
 	return s.value(session), session
 }
 
@@ -125,6 +130,12 @@ func (s *Sessions) Revoke(ctx context.Context, session Session, now time.Time) e
 // MaxHandleLife: there is one for a user at most.
 func (s *Sessions) RevokeUser(ctx context.Context, user string, now time.Time) error {
 	return s.revoked.add(ctx, revokedUser+userTag(s.revoked.secret, user), now, max(s.ttl, MaxHandleLife))
+}
+
+// Revoked says whether what hangs on a session, be it a connection or a TURN
+// credential, has ended: the question of RevokedHandle, by names.
+func (s *Sessions) Revoked(user, session string, now time.Time) bool {
+	return s.revoked.handle(userTag(s.revoked.secret, user), sessionTag(s.revoked.secret, session), now)
 }
 
 // RevokedHandle says whether the TURN handle of a session, as Handle makes it,

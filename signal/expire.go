@@ -107,7 +107,7 @@ func (h *Hub) tickSessions(now time.Time) {
 		h.end(s, reasonGone, closeAway, "")
 	}
 	for _, s := range expired {
-		h.end(s, reasonGone, closeAuth, "the login or token has expired")
+		h.end(s, reasonLeft, closeAuth, "the login or token has expired")
 	}
 	for _, t := range calls {
 		t.s.tell(&event{kind: evDeclined, call: t.id, reason: reasonTimeout})

@@ -246,7 +246,7 @@ func (h *Hub) Revoke(match func(Identity) bool) int {
 		}
 	}
 	for _, s := range all {
-		if match(s.identity()) && h.end(s, reasonGone, closeAuth, "revoked") {
+		if match(s.identity()) && h.end(s, reasonLeft, closeAuth, "revoked") {
 			n++
 		}
 	}

@@ -13,7 +13,7 @@ var templateFiles embed.FS
 
 // pages is parsed once and only read afterwards. A page is the layout with the
 // blocks of its own file in it.
-var pages = parsePages("login", "setup", "home", "call", "error")
+var pages = parsePages("login", "setup", "invite", "home", "call", "error")
 
 // ContentSecurityPolicy is the Content-Security-Policy header that every page
 // is served with. Nothing is inline, nothing comes from another origin, and the
@@ -39,6 +39,14 @@ type SetupPage struct {
 	Error    string // why the last attempt failed, or ""
 }
 
+// InvitePage is the form that POSTs name to the address of the page itself,
+// which is that of the invite, and so lets a guest in.
+type InvitePage struct {
+	Room  string
+	Name  string // what was typed before, or ""
+	Error string // why the last attempt failed, or ""
+}
+
 // HomePage starts or joins a room and calls users by name.
 type HomePage struct {
 	User  string // who is logged in
@@ -58,6 +66,8 @@ type CallConfig struct {
 	ICE      any    `json:"ice"`      // iceServers, ttlSeconds, expiresAt as /api/v1/ice-servers answers them
 	MaxPeers int    `json:"maxPeers"` // people in one call, oneself included; 0: 8
 	Version  string `json:"version"`  // of the server
+	Guest    bool   `json:"guest"`    // a guest, who has no other page
+	Invites  bool   `json:"invites"`  // may make guest links
 }
 
 // ErrorPage says what went wrong.
@@ -72,6 +82,9 @@ func Login(w io.Writer, p LoginPage) error { return render(w, "login", p) }
 
 // Setup writes the page that makes the first user.
 func Setup(w io.Writer, p SetupPage) error { return render(w, "setup", p) }
+
+// Invite writes the page that a guest link opens.
+func Invite(w io.Writer, p InvitePage) error { return render(w, "invite", p) }
 
 // Home writes the page one sees after logging in.
 func Home(w io.Writer, p HomePage) error { return render(w, "home", p) }

@@ -36,7 +36,10 @@ const (
 type Options struct {
 	// Stdout gets the start page. Nil: what it says is logged instead.
 	Stdout io.Writer
-	Log    *slog.Logger // nil: none
+	// TerminalSize is that of the terminal behind Stdout, in columns and lines; nil where it is none. It decides whether a
+	// QR code can be seen whole.
+	TerminalSize func() (columns, lines int)
+	Log          *slog.Logger // nil: none
 	// LogLevel is the level of Log where that can change; nil: it cannot.
 	LogLevel *slog.LevelVar
 	Version  string

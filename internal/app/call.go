@@ -24,6 +24,10 @@ func (s *web) getHome(w http.ResponseWriter, r *http.Request) {
 		seeOther(w, "/login")
 		return
 	}
+	if c.Room != "" {
+		seeOther(w, callPath(c.Room)) // the only place where a guest may be
+		return
+	}
 	page(w, http.StatusOK, s.log, func(w io.Writer) error {
 		return static.Home(w, static.HomePage{User: c.User, Admin: c.Admin})
 	})
@@ -41,13 +45,20 @@ func (s *web) getCall(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, s.log, refusal)
 		return
 	}
+	if c.Room != "" && c.Room != room {
+		refuse(w, r, s.log, &apiError{Status: http.StatusForbidden, Code: "not-allowed", Title: "Another call", Message: "your invitation is for another call. Who has an account can log in"})
+		return
+	}
 	page(w, http.StatusOK, s.log, func(out io.Writer) error {
 		return static.Call(out, static.CallPage{Config: static.CallConfig{
 			User: c.User, Name: c.Name, Room: room, ICE: s.iceFor(r.Context(), c, clientOf(r), room),
-			MaxPeers: meshPeers, Version: s.version,
+			MaxPeers: meshPeers, Version: s.version, Guest: c.Invite != "", Invites: s.mayInvite(c),
 		}})
 	})
 }
+
+// callPath is the call page of a room.
+func callPath(room string) string { return "/call/" + url.PathEscape(room) }
 
 // checkRoom refuses what signaling would refuse.
 func checkRoom(room string) *apiError {

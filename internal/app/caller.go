@@ -9,18 +9,19 @@ import (
 	"callbox/signal"
 )
 
-// caller is somebody who may use the API: a logged-in user, or the holder of a room token.
+// caller is somebody who may use the API: a logged-in user, a guest, or the holder of a room token.
 type caller struct {
 	User    string
 	Name    string // display name
 	Admin   bool
-	Login   bool   // a user of this system, not a token's subject
+	Login   bool   // a user of this system, not a guest or a token's subject
+	Invite  string // Invite.ID, of a guest
 	Room    string // the only room; "" any
 	Session string // what is revoked
 	Owner   string // the name that TURN handles are made of; users and tokens' subjects never share one
 	Expires time.Time
 
-	login auth.Session // of a user
+	login auth.Session // of a user or guest
 }
 
 // caller finds out who a request is from: a token where there is one, else the cookie.
@@ -44,6 +45,9 @@ func (s *web) cookieCaller(r *http.Request) (caller, *apiError) {
 	if err != nil {
 		return caller{}, errUnauthorized()
 	}
+	if guest, ok := auth.ParseGuest(session.User); ok {
+		return s.guestCaller(guest, session)
+	}
 	user, ok := s.users.Lookup(session.User)
 	if !ok {
 		return caller{}, errUnauthorized()
@@ -52,6 +56,20 @@ func (s *web) cookieCaller(r *http.Request) (caller, *apiError) {
 		User: user.Name, Name: user.Name, Admin: user.Admin, Login: true,
 		Session: session.ID, login: session, Owner: user.Name, Expires: session.Expires,
 	}, nil
+}
+
+// guestCaller is the caller of a guest's session. The invite is the session that hangs on it: removing it ends what its guests
+// do.
+func (s *web) guestCaller(g auth.Guest, session auth.Session) (caller, *apiError) {
+	invite, ok := s.invites.Lookup(g.Invite, s.now())
+	c := caller{
+		User: g.User(), Name: g.Name, Room: invite.Room, Invite: invite.ID, Expires: session.Expires, login: session,
+		Session: auth.InviteSession(g.Invite), Owner: tokenOwner(auth.InviteSession(g.Invite), g.User()),
+	}
+	if !ok || s.sessions.Revoked(c.Owner, c.Session, s.now()) {
+		return caller{}, errUnauthorized()
+	}
+	return c, nil
 }
 
 func (s *web) tokenCaller(token string) (caller, *apiError) {

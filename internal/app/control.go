@@ -41,6 +41,9 @@ func (a *App) controlServer() *http.Server {
 	mux.Handle(control.PathKeyAdd, methods{"POST": a.controlKeyAdd})
 	mux.Handle(control.PathKeyList, methods{"GET": a.controlKeyList})
 	mux.Handle(control.PathKeyRemove, methods{"POST": a.controlKeyRemove})
+	mux.Handle(control.PathInviteAdd, methods{"POST": a.controlInviteAdd})
+	mux.Handle(control.PathInviteList, methods{"GET": a.controlInviteList})
+	mux.Handle(control.PathInviteRemove, methods{"POST": a.controlInviteRemove})
 	mux.Handle(control.PathCredential, methods{"POST": a.controlCredential})
 	mux.Handle(control.PathReload, methods{"POST": a.controlReload})
 	mux.Handle(control.PathHealth, methods{"GET": a.controlHealth})
@@ -78,9 +81,9 @@ func (a *App) controlAnswer(w http.ResponseWriter, out any, err error) {
 		writeError(w, &apiError{Status: http.StatusBadRequest, Code: control.CodeBadPassword, Message: err.Error()})
 	case errors.Is(err, errReload):
 		writeError(w, &apiError{Status: http.StatusConflict, Code: control.CodeBadConfig, Message: err.Error()})
-	case errors.Is(err, control.ErrCredential):
+	case errors.Is(err, control.ErrCredential), errors.Is(err, auth.ErrInviteTerms):
 		writeError(w, &apiError{Status: http.StatusBadRequest, Code: control.CodeBadRequest, Message: err.Error()})
-	case errors.Is(err, auth.ErrBusy), errors.Is(err, auth.ErrTooManyKeys):
+	case errors.Is(err, auth.ErrBusy), errors.Is(err, auth.ErrTooManyKeys), errors.Is(err, auth.ErrTooManyInvites):
 		writeError(w, &apiError{Status: http.StatusServiceUnavailable, Code: control.CodeBusy, Message: err.Error()})
 	default:
 		a.log.Error("command failed", logError, err)
@@ -90,7 +93,10 @@ func (a *App) controlAnswer(w http.ResponseWriter, out any, err error) {
 
 // accounts are those of this server.
 func (a *App) accounts() control.Accounts {
-	return control.NewAccounts(a.web.users, a.web.keys, a.web.sessions, func() time.Duration { return a.live.Load().cfg.TURNTTL })
+	return control.NewAccounts(control.Parts{
+		Users: a.web.users, Keys: a.web.keys, Invites: a.web.invites, Sessions: a.web.sessions,
+		CredentialTTL: func() time.Duration { return a.live.Load().cfg.TURNTTL }, Bases: a.linkBases,
+	})
 }
 
 func (a *App) controlUserAdd(w http.ResponseWriter, r *http.Request) {
@@ -129,6 +135,22 @@ func (a *App) controlKeyRemove(w http.ResponseWriter, r *http.Request) {
 	controlled(a, w, r, func(in control.KeyRemove) (any, error) {
 		defer a.reap()
 		return nil, a.accounts().RemoveKey(r.Context(), in.ID)
+	})
+}
+
+func (a *App) controlInviteAdd(w http.ResponseWriter, r *http.Request) {
+	controlled(a, w, r, func(in control.InviteAdd) (any, error) { return a.accounts().AddInvite(r.Context(), in) })
+}
+
+func (a *App) controlInviteList(w http.ResponseWriter, r *http.Request) {
+	invites, err := a.accounts().Invites(r.Context())
+	a.controlAnswer(w, control.InviteList{Invites: invites}, err)
+}
+
+func (a *App) controlInviteRemove(w http.ResponseWriter, r *http.Request) {
+	controlled(a, w, r, func(in control.InviteRemove) (any, error) {
+		defer a.reap()
+		return nil, a.accounts().RemoveInvite(r.Context(), in.ID)
 	})
 }
 

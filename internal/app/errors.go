@@ -19,6 +19,7 @@ const maxBody = 32 << 10
 type apiError struct {
 	Status     int           `json:"-"`
 	RetryAfter time.Duration `json:"-"` // above zero: a header of that many seconds
+	Title      string        `json:"-"` // of the page, instead of the status in words
 	Code       string        `json:"code"`
 	Message    string        `json:"message"`
 }
@@ -83,8 +84,12 @@ func refuse(w http.ResponseWriter, r *http.Request, log *slog.Logger, e *apiErro
 	if e.RetryAfter > 0 {
 		w.Header().Set("Retry-After", retrySeconds(e.RetryAfter))
 	}
+	title := e.Title
+	if title == "" {
+		title = http.StatusText(e.Status)
+	}
 	page(w, e.Status, log, func(w io.Writer) error {
-		return static.Error(w, static.ErrorPage{Status: e.Status, Title: http.StatusText(e.Status), Text: e.Message})
+		return static.Error(w, static.ErrorPage{Status: e.Status, Title: title, Text: e.Message})
 	})
 }
 

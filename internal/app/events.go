@@ -120,6 +120,7 @@ func (c *changes) read(ctx context.Context, all bool, pending map[change]struct{
 		try(w.sessions.Reload(ctx))
 		try(w.keys.Reload(ctx))
 		try(w.throttle.Reload(ctx))
+		try(w.invites.Reload(ctx))
 	} else {
 		for change := range pending {
 			switch change.bucket {
@@ -132,6 +133,9 @@ func (c *changes) read(ctx context.Context, all bool, pending map[change]struct{
 			case auth.BucketKeys:
 				try(w.keys.Changed(ctx, change.key))
 				matters = true
+			case auth.BucketInvites:
+				try(w.invites.Changed(ctx, change.key))
+				matters = true
 			case auth.BucketThrottle:
 				try(w.throttle.Changed(ctx, change.key))
 			}
@@ -143,23 +147,25 @@ func (c *changes) read(ctx context.Context, all bool, pending map[change]struct{
 	return ok
 }
 
-// reap ends every connection and relay whose session, user or key is no longer good.
+// reap ends every connection and relay whose session, user, key or invite is no longer good.
 func (a *App) reap() {
 	now := time.Now()
-	secret := a.secrets.Master
-	keys := make(map[string]bool)
+	shared := make(map[string]bool) // sessions that are not a user's
 	for _, k := range a.web.keys.List() {
-		keys[auth.KeySession(k.ID)] = true
+		shared[auth.KeySession(k.ID)] = true
+	}
+	for _, i := range a.web.invites.List(now) {
+		shared[auth.InviteSession(i.ID)] = true
 	}
 	a.hub.Revoke(func(id signal.Identity) bool {
 		if id.Login {
 			if _, ok := a.web.users.Lookup(id.User); !ok {
 				return true
 			}
-		} else if !keys[id.Session] {
+		} else if !shared[id.Session] {
 			return true
 		}
-		return a.web.sessions.RevokedHandle(auth.UserTag(secret, ownerOf(id)), auth.SessionTag(secret, id.Session), now)
+		return a.web.sessions.Revoked(ownerOf(id), id.Session, now)
 	})
 	a.relay.Revoke(func(o relay.Owner) bool {
 		return a.web.sessions.RevokedHandle(o.User, o.Session, now)

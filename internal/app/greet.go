@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"callbox/internal/config"
+	"callbox/internal/qr"
 )
 
 // greet says where the server is reached: to a person as the start page, to a log as one line.
@@ -14,6 +15,7 @@ func (a *App) greet() {
 		if err := p.write(a.opts.Stdout); err != nil {
 			a.log.Warn("start page not written", logError, err)
 		}
+		a.showQR(p)
 		return
 	}
 	a.log.Info("callbox is running", "version", p.Version, "listen", a.addr.String(), "local", p.local(),
@@ -39,6 +41,21 @@ func (a *App) greetAgain(token string) {
 	if err := p.writeSetup(a.opts.Stdout); err != nil {
 		a.log.Warn("set-up link not written", logError, err)
 	}
+	a.showQR(p)
+}
+
+// showQR shows the set-up link to a phone, where there is one that leads here and the terminal has room for it.
+func (a *App) showQR(p startPage) {
+	link := p.setupForPhone()
+	if link == "" || a.opts.TerminalSize == nil || a.cfg.QR == config.Off {
+		return
+	}
+	if columns, lines := a.opts.TerminalSize(); !qr.Fits(link, columns, lines) {
+		return
+	}
+	if err := qr.Print(a.opts.Stdout, link); err != nil {
+		a.log.Warn("QR code not written", logError, err)
+	}
 }
 
 func (a *App) startPage() startPage {
@@ -48,6 +65,7 @@ func (a *App) startPage() startPage {
 		Listen:  a.addr,
 		Addrs:   l.addrs,
 		Names:   a.cfg.Names,
+		URL:     string(l.cfg.PublicURL),
 		Setup:   a.setup,
 		Users:   a.web.users.Count(),
 		OwnCert: a.certs.files != nil, Authority: a.certs.path,

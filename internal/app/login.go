@@ -15,7 +15,8 @@ import (
 
 func (s *web) getLogin(w http.ResponseWriter, r *http.Request) {
 	next := localPath(r.URL.Query().Get("next"))
-	if _, err := s.cookieCaller(r); err == nil {
+	// A guest may have an account too, and needs the form.
+	if c, err := s.cookieCaller(r); err == nil && c.Login {
 		seeOther(w, next)
 		return
 	}
@@ -95,8 +96,13 @@ func (s *web) told(err error) {
 	}
 }
 
+// setCookie begins a session of a user.
 func (s *web) setCookie(w http.ResponseWriter, r *http.Request, user string) {
 	value, session := s.sessions.Issue(user, s.now())
+	s.sendCookie(w, r, value, session)
+}
+
+func (s *web) sendCookie(w http.ResponseWriter, r *http.Request, value string, session auth.Session) {
 	http.SetCookie(w, &http.Cookie{
 		Name: cookieName, Value: value, Path: "/", Expires: session.Expires,
 		HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: clientOf(r).Secure,
@@ -106,7 +112,7 @@ func (s *web) setCookie(w http.ResponseWriter, r *http.Request, user string) {
 // postLogout ends the session everywhere: its WebSockets and its relays too.
 func (s *web) postLogout(w http.ResponseWriter, r *http.Request) {
 	if c, err := s.cookieCaller(r); err == nil {
-		if err := s.sessions.Revoke(r.Context(), c.login, s.now()); err != nil {
+		if err := s.endSession(r.Context(), c); err != nil {
 			s.log.Error("session not revoked", logError, err)
 			refuse(w, r, s.log, errInternal())
 			return
@@ -118,6 +124,13 @@ func (s *web) postLogout(w http.ResponseWriter, r *http.Request) {
 		HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: clientOf(r).Secure,
 	})
 	seeOther(w, "/login")
+}
+
+func (s *web) endSession(ctx context.Context, c caller) error {
+	if c.Invite != "" {
+		return s.sessions.RevokeGuest(ctx, c.login, c.Owner, s.now())
+	}
+	return s.sessions.Revoke(ctx, c.login, s.now())
 }
 
 // localPath is next where it is a path of this server, else "/": a login page that sends people elsewhere helps thieves.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -14,6 +15,7 @@ type startPage struct {
 	Listen  netip.AddrPort // as bound
 	Addrs   []netip.Addr   // of this host, as others reach it
 	Names   []string       // --name
+	URL     string         // --public-url, or ""
 
 	Setup string // token of the set-up link; "": there are users already
 	Users int
@@ -34,26 +36,38 @@ type startPage struct {
 }
 
 // local is the URL by which this machine itself reaches the server, or "" where only another address is bound.
-func (p startPage) local() string {
-	addr := p.Listen.Addr()
+func (p startPage) local() string { return localURL(p.Listen) }
+
+func localURL(listen netip.AddrPort) string {
+	addr := listen.Addr()
 	switch {
 	case addr.IsUnspecified():
-		return webURL("http", "localhost", p.Listen.Port())
+		return webURL("http", "localhost", listen.Port())
 	case addr.IsLoopback():
-		return webURL("http", addr.String(), p.Listen.Port())
+		return webURL("http", addr.String(), listen.Port())
 	}
 	return ""
 }
 
 // remote are the URLs by which other devices reach it.
 func (p startPage) remote() []string {
-	var hosts []string
-	if !p.Listen.Addr().IsLoopback() {
-		hosts = append(hosts, p.Names...)
+	out := remoteURLs(p.Listen, p.Names, p.Addrs)
+	if p.URL == "" {
+		return out
 	}
-	switch addr := p.Listen.Addr(); {
+	return append([]string{p.URL}, slices.DeleteFunc(out, func(u string) bool { return u == p.URL })...)
+}
+
+// remoteURLs are the URLs by which other devices reach a server that listens there, on a host of those addresses: its names
+// first.
+func remoteURLs(listen netip.AddrPort, names []string, addrs []netip.Addr) []string {
+	var hosts []string
+	if !listen.Addr().IsLoopback() {
+		hosts = append(hosts, names...)
+	}
+	switch addr := listen.Addr(); {
 	case addr.IsUnspecified():
-		for _, a := range preferred(p.Addrs) {
+		for _, a := range preferred(addrs) {
 			if a.Is4() || addr.Is6() {
 				hosts = append(hosts, a.String())
 			}
@@ -63,7 +77,7 @@ func (p startPage) remote() []string {
 	}
 	var out []string
 	for _, host := range hosts {
-		out = append(out, webURL("https", host, p.Listen.Port()))
+		out = append(out, webURL("https", host, listen.Port()))
 	}
 	return out
 }
@@ -83,7 +97,17 @@ func (p startPage) setupURL() string {
 	if base == "" {
 		base = p.remote()[0]
 	}
-	return base + "/setup?token=" + p.Setup
+	return base + p.setupPath()
+}
+
+func (p startPage) setupPath() string { return "/setup?token=" + p.Setup }
+
+// setupForPhone is the same link by the first URL that leads here from another device, or "".
+func (p startPage) setupForPhone() string {
+	if remote := p.remote(); len(remote) > 0 && p.Setup != "" {
+		return remote[0] + p.setupPath()
+	}
+	return ""
 }
 
 func (p startPage) write(w io.Writer) error {

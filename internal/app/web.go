@@ -10,6 +10,8 @@ import (
 
 	"callbox/auth"
 	"callbox/bus"
+	"callbox/internal/config"
+	"callbox/internal/control"
 	"callbox/internal/nat"
 	"callbox/relay"
 	"callbox/signal"
@@ -38,11 +40,16 @@ type web struct {
 	keys     *auth.Keys
 	setup    *auth.Setup
 	throttle *auth.Throttle
+	invites  *auth.Invites
 
 	hub   *signal.Hub
 	relay *relay.Server
 	bus   bus.Bus
 	ice   func(c caller, from client, relayNode bus.NodeID) signal.ICE
+
+	bases     func() []string        // URLs by which others reach the server
+	publicURL func() string          // --public-url, or ""
+	inviters  func() config.Inviters // --guest-invites
 
 	origins  origins
 	trusted  func(netip.Addr) bool
@@ -82,10 +89,12 @@ func (s *web) handler() http.Handler {
 	mux.Handle("/logout", methods{"POST": s.postLogout})
 	mux.Handle("/setup", methods{"GET": s.getSetup, "POST": s.postSetup})
 	mux.Handle("/call/{room}", methods{"GET": s.getCall})
+	mux.Handle(control.InvitePath+"{token}", methods{"GET": s.getInvite, "POST": s.postInvite})
 	mux.Handle("/ws", methods{"GET": s.getWebSocket})
 
 	api := http.NewServeMux()
 	api.Handle("/api/v1/login", methods{"POST": s.postAPILogin})
+	api.Handle("/api/v1/invites", methods{"POST": s.postAPIInvite})
 	api.Handle("/api/v1/ice-servers", methods{"GET": s.getICEServers})
 	api.Handle("/api/v1/turn", methods{"GET": s.getTURN})
 	api.Handle("/api/v1/relay", methods{"GET": s.getRelay})

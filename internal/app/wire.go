@@ -44,14 +44,15 @@ func OpenBus(ctx context.Context, cfg config.Config, secrets datadir.Secrets, st
 	return b, nil
 }
 
-// openAuth reads users, keys and revocations.
+// openAuth reads users, keys, invites and revocations.
 func (a *App) openAuth(ctx context.Context) error {
 	w := &web{log: a.log, now: time.Now, version: a.opts.Version, bus: a.bus}
-	var err [4]error
+	var err [5]error
 	w.users, err[0] = auth.OpenUsers(ctx, a.bus)
 	w.sessions, err[1] = auth.OpenSessions(ctx, a.bus, a.secrets.Master, a.cfg.SessionTTL)
 	w.keys, err[2] = auth.OpenKeys(ctx, a.bus)
 	w.throttle, err[3] = auth.OpenThrottle(ctx, a.bus)
+	w.invites, err[4] = auth.OpenInvites(ctx, a.bus)
 	if err := errors.Join(err[:]...); err != nil {
 		return err
 	}
@@ -65,6 +66,9 @@ func (a *App) wireWeb() {
 	w := a.web
 	w.hub, w.relay = a.hub, a.relay
 	w.ice = a.ice
+	w.bases = a.linkBases
+	w.publicURL = func() string { return string(a.live.Load().cfg.PublicURL) }
+	w.inviters = func() config.Inviters { return a.live.Load().cfg.GuestInvites }
 	w.origins = newOrigins(a.cfg.Names, a.allowedOrigin)
 	w.trusted = contains(a.cfg.TrustedProxy)
 	w.draining, w.linkUp, w.network = a.draining.Load, a.linkUp.Load, a.network

@@ -16,7 +16,7 @@ import (
 	"callbox/internal/datadir"
 )
 
-// accounts are the users and API keys of a data directory, be it by a running
+// accounts are the users, API keys and invites of a data directory, be it by a running
 // server or directly.
 type accounts interface {
 	AddUser(ctx context.Context, r control.UserAdd) error
@@ -26,6 +26,9 @@ type accounts interface {
 	AddKey(ctx context.Context, name string) (control.NewKey, error)
 	Keys(ctx context.Context) ([]control.Key, error)
 	RemoveKey(ctx context.Context, id string) error
+	AddInvite(ctx context.Context, r control.InviteAdd) (control.NewInvite, error)
+	Invites(ctx context.Context) ([]control.Invite, error)
+	RemoveInvite(ctx context.Context, id string) error
 }
 
 const (
@@ -148,8 +151,16 @@ func (l *local) open(ctx context.Context, cfg config.Config) error {
 	if err != nil {
 		return err
 	}
+	invites, err := auth.OpenInvites(ctx, l.bus)
+	if err != nil {
+		return err
+	}
 	sessions, err := auth.OpenSessions(ctx, l.bus, secrets.Master, cfg.SessionTTL)
-	l.Accounts = control.NewAccounts(users, keys, sessions, func() time.Duration { return cfg.TURNTTL })
+	l.Accounts = control.NewAccounts(control.Parts{
+		Users: users, Keys: keys, Invites: invites, Sessions: sessions,
+		CredentialTTL: func() time.Duration { return cfg.TURNTTL },
+		Bases:         func() []string { return app.LinkBases(cfg) },
+	})
 	return err
 }
 

@@ -34,6 +34,8 @@ type Env struct {
 	Stderr   io.Writer
 	Environ  []string // KEY=VALUE
 	Terminal bool     // a person reads Stdout
+	// Size is that of the terminal, in columns and lines; nil where there is none.
+	Size func() (columns, lines int)
 	// ReadPassword asks a person for a password, not showing what is typed;
 	// nil where there is nobody to ask.
 	ReadPassword func(ctx context.Context, prompt string) (string, error)
@@ -90,6 +92,7 @@ type grammar struct {
 	Serve       serveCmd       `cmd:"" default:"withargs" help:"Run the server. This is what callbox does when nothing else is asked for."`
 	User        userCmd        `cmd:"" help:"Add, list and remove users, change passwords."`
 	Key         keyCmd         `cmd:"" help:"Add, list and remove API keys, with which other programs sign room tokens."`
+	Invite      inviteCmd      `cmd:"" help:"Make, list and remove links by which guests join a room without an account."`
 	Token       tokenCmd       `cmd:"" help:"Make a room token for one user and room."`
 	Credential  credentialCmd  `cmd:"" help:"Make a TURN credential."`
 	Reload      reloadCmd      `cmd:"" help:"Make the running server read its configuration again."`
@@ -109,6 +112,14 @@ type call struct {
 	Env
 	flags  map[string][]string // settings given as flags, as they were typed
 	parsed *kong.Context
+}
+
+// size is that of the terminal; where there is none, nothing fits.
+func (c *call) size() (columns, lines int) {
+	if c.Size == nil {
+		return 0, 0
+	}
+	return c.Size()
 }
 
 // config loads the configuration.
@@ -212,6 +223,6 @@ func helpText(v *kong.Value) string {
 func processEnv() Env {
 	return Env{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environ: os.Environ(),
-		Terminal: isTerminal(os.Stdout), ReadPassword: passwordReader(os.Stdin, os.Stderr),
+		Terminal: isTerminal(os.Stdout), Size: terminalSize(os.Stdout), ReadPassword: passwordReader(os.Stdin, os.Stderr),
 	}
 }

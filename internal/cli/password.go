@@ -18,6 +18,17 @@ var errInterrupted = errors.New("interrupted; nothing was changed")
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
+// terminalSize asks for the size of a terminal; 0 where it does not say.
+func terminalSize(f *os.File) func() (columns, lines int) {
+	return func() (int, int) {
+		columns, lines, err := term.GetSize(int(f.Fd()))
+		if err != nil {
+			return 0, 0
+		}
+		return columns, lines
+	}
+}
+
 // password gets a new password: from standard input where that was asked for,
 // else from a person, who types it twice.
 func (c *call) password(ctx context.Context, fromStdin bool) (string, error) {

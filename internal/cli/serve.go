@@ -36,7 +36,7 @@ func (*serveCmd) Run(ctx context.Context, c *call) error {
 		Hangup: c.Hangup, Supervisor: c.Supervisor, Handed: handed,
 	}
 	if c.Terminal && cfg.LogFormat != config.LogJSON {
-		opts.Stdout = c.Stdout
+		opts.Stdout, opts.TerminalSize = c.Stdout, c.size
 	}
 	opts.Reload = func() (config.Config, error) {
 		cfg, _, err := c.configWith(app.CheckSecrets)

@@ -3,9 +3,11 @@ package config
 import (
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -56,6 +58,9 @@ func check(c Config, origins Origins, found Faults) Faults {
 			add("name", "“"+clip(name)+"” is not a host name", "write a name or an address without scheme and port, as call.example")
 		}
 	}
+	if u, err := url.Parse(string(c.PublicURL)); c.PublicURL != "" && (err != nil || u.Scheme != "https" && !loopbackName(u.Hostname())) {
+		add("public-url", "is not an https:// URL", "browsers open a camera on https:// only; write it as https://call.example")
+	}
 	if c.TURNHost != "" && !hostName(c.TURNHost) {
 		add("turn-host", "“"+clip(c.TURNHost)+"” is not a host name", "write a name or an address without scheme and port, as turn1.example")
 	}
@@ -76,6 +81,12 @@ func check(c Config, origins Origins, found Faults) Faults {
 		add("metrics-listen", "is the same as listen", "give the metrics a port of their own")
 	}
 	return out
+}
+
+// loopbackName says whether a host can only be this machine itself.
+func loopbackName(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return strings.EqualFold(host, "localhost") || err == nil && addr.IsLoopback()
 }
 
 func count[T any](list []T, match func(T) bool) (n int) {

@@ -28,6 +28,9 @@ type Config struct {
 	DrainTimeout time.Duration  `name:"drain-timeout" type:"raw" reload:"yes" group:"general" placeholder:"DURATION" help:"How long running calls keep their relay while the server stops (0s alone, 30s in a cluster)."`
 
 	Names         []string       `name:"name" type:"raw" group:"web" placeholder:"HOST" help:"Further host name of this server, for its certificate and its own-origin check. Repeatable."`
+	PublicURL     Origin         `name:"public-url" type:"raw" reload:"yes" group:"web" placeholder:"URL" help:"URL by which people reach this server, as https://call.example, for the links it makes (computed)."`
+	QR            Toggle         `name:"qr" type:"raw" def:"auto" group:"web" placeholder:"auto|off" help:"Show links as QR codes where a terminal is large enough."`
+	GuestInvites  Inviters       `name:"guest-invites" type:"raw" reload:"yes" def:"users" group:"web" placeholder:"users|admins|off" help:"Who may make guest links on the call page; callbox invite makes them in any case."`
 	TLSCert       string         `name:"tls-cert" type:"raw" group:"web" placeholder:"FILE" help:"PEM certificate chain to serve instead of the local one."`
 	TLSKey        string         `name:"tls-key" type:"raw" group:"web" placeholder:"FILE" help:"PEM private key that belongs to the certificate."`
 	TrustedProxy  []netip.Prefix `name:"trusted-proxy" type:"raw" group:"web" placeholder:"CIDR" help:"Network whose PROXY protocol and X-Forwarded-For headers are believed. Repeatable."`

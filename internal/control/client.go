@@ -85,6 +85,25 @@ func (c *Client) RemoveKey(ctx context.Context, id string) error {
 	return c.do(ctx, http.MethodPost, PathKeyRemove, KeyRemove{ID: id}, nil)
 }
 
+// AddInvite makes an invite.
+func (c *Client) AddInvite(ctx context.Context, r InviteAdd) (NewInvite, error) {
+	var out NewInvite
+	err := c.do(ctx, http.MethodPost, PathInviteAdd, r, &out)
+	return out, err
+}
+
+// Invites lists the invites that have not ended.
+func (c *Client) Invites(ctx context.Context) ([]Invite, error) {
+	var out InviteList
+	err := c.do(ctx, http.MethodGet, PathInviteList, nil, &out)
+	return out.Invites, err
+}
+
+// RemoveInvite removes an invite and ends the sessions of its guests.
+func (c *Client) RemoveInvite(ctx context.Context, id string) error {
+	return c.do(ctx, http.MethodPost, PathInviteRemove, InviteRemove{ID: id}, nil)
+}
+
 // Credential makes a TURN credential.
 func (c *Client) Credential(ctx context.Context, r CredentialRequest) (Credential, error) {
 	var out Credential

@@ -14,16 +14,19 @@ import (
 
 // The routes. All but those named with GET take POST.
 const (
-	PathUserAdd    = "/user/add"
-	PathUserList   = "/user/list" // GET
-	PathUserPasswd = "/user/passwd"
-	PathUserRemove = "/user/remove"
-	PathKeyAdd     = "/key/add"
-	PathKeyList    = "/key/list" // GET
-	PathKeyRemove  = "/key/remove"
-	PathCredential = "/credential"
-	PathReload     = "/reload"
-	PathHealth     = "/health" // GET
+	PathUserAdd      = "/user/add"
+	PathUserList     = "/user/list" // GET
+	PathUserPasswd   = "/user/passwd"
+	PathUserRemove   = "/user/remove"
+	PathKeyAdd       = "/key/add"
+	PathKeyList      = "/key/list" // GET
+	PathKeyRemove    = "/key/remove"
+	PathInviteAdd    = "/invite/add"
+	PathInviteList   = "/invite/list" // GET
+	PathInviteRemove = "/invite/remove"
+	PathCredential   = "/credential"
+	PathReload       = "/reload"
+	PathHealth       = "/health" // GET
 )
 
 // SocketName is the name of the socket in the data directory.
@@ -89,6 +92,44 @@ type KeyList struct {
 
 // KeyRemove asks to remove an API key; tokens signed with it stop working.
 type KeyRemove struct {
+	ID string `json:"id"`
+}
+
+// InviteAdd asks for a new invite.
+type InviteAdd struct {
+	Room       string `json:"room"`
+	TTLSeconds int64  `json:"ttlSeconds"`
+	Uses       int    `json:"uses"`
+}
+
+// NewInvite answers PathInviteAdd. It is the only time the link is shown.
+type NewInvite struct {
+	ID        string    `json:"id"`
+	Room      string    `json:"room"`
+	URL       string    `json:"url"`  // the link by which most others reach the server
+	URLs      []string  `json:"urls"` // the same by each address of the server, that one first
+	ExpiresAt time.Time `json:"expiresAt"`
+	Uses      int       `json:"uses"`
+}
+
+// Invite is one invite as listed; it says nothing of the link.
+type Invite struct {
+	ID        string    `json:"id"`
+	Room      string    `json:"room"`
+	By        string    `json:"by"` // the user who made it; "" for the command line
+	Created   time.Time `json:"created"`
+	ExpiresAt time.Time `json:"expiresAt"`
+	Uses      int       `json:"uses"` // how many guests it lets in
+	Used      int       `json:"used"` // how many it has let in
+}
+
+// InviteList answers PathInviteList, sorted by creation.
+type InviteList struct {
+	Invites []Invite `json:"invites"`
+}
+
+// InviteRemove asks to remove an invite; the sessions of its guests end.
+type InviteRemove struct {
 	ID string `json:"id"`
 }
 

@@ -9,11 +9,13 @@ import { Tiles } from "./tiles.js";
 const $ = (id) => document.getElementById(id);
 const config = JSON.parse($("config").textContent);
 const media = new LocalMedia();
-const lobby = new Lobby(media, join);
+const lobby = new Lobby(media, join, config.guest);
 const client = new Client({ name: lobby.name, ice: config.ice ?? undefined });
 const chat = new Chat((text) => client.chat(text), () => say(""));
 const FINAL = {
-  unauthorized: "You are not logged in any more: the login has expired, or was ended by the administrator.",
+  unauthorized: config.guest
+    ? "Your invitation has ended, or was withdrawn."
+    : "You are not logged in any more: the login has expired, or was ended by the administrator.",
   replaced: "It goes on in another window.",
 };
 let tiles = null; // once in the call
@@ -72,7 +74,7 @@ function showInvitation(shown) {
 }
 $("invite").addEventListener("click", () => {
   showInvitation($("waiting").hidden);
-  if (!$("waiting").hidden) $("invite-name").focus();
+  if (!$("waiting").hidden) $("invite-name")?.focus();
 });
 
 client.on("peer", (peer) => {
@@ -92,7 +94,7 @@ client.on("chat", ({ peer, text }) => {
 client.on("room-lost", ({ error }) => leave("You have dropped out of the call", `The server did not let you back in: ${error.message}`));
 client.on("closed", (error) => {
   if (error.code === "closed" || !tiles) return;
-  if (error.code === "unauthorized") $("rejoin").textContent = "Log in again";
+  if (error.code === "unauthorized") $("rejoin").textContent = config.guest ? "Log in" : "Log in again";
   leave("The call has ended for you", FINAL[error.code] ?? `The connection to the server ended: ${error.message}.`);
 });
 client.on("log", ({ what, error }) => console.debug("callbox", what, error));
@@ -115,17 +117,40 @@ $("leave").addEventListener("click", () => leave("You have left the call", "You 
 $("rejoin").addEventListener("click", () => location.reload());
 
 $("copy-link").addEventListener("click", async () => {
-  const link = new URL(location.pathname, location.origin).href;
+  await copy(new URL(location.pathname, location.origin).href, "The link to this call:");
+});
+
+$("guest-link")?.addEventListener("click", async () => {
+  const button = $("guest-link");
+  button.disabled = true;
+  try {
+    const response = await fetch("/api/v1/invites", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ room: config.room }),
+    });
+    const answer = await response.json();
+    if (!response.ok) throw new Error(answer.error.message);
+    await copy(answer.url, "The guest link:");
+  } catch (error) {
+    say(`There is no guest link: ${error.message}`);
+  } finally {
+    button.disabled = false;
+  }
+});
+
+/** @param {string} link @param {string} title */
+async function copy(link, title) {
   try {
     await navigator.clipboard.writeText(link);
     say("The link is copied");
   } catch {
     // No clipboard without https, or not allowed: the address can be copied by hand.
-    window.prompt("The link to this call:", link);
+    window.prompt(title, link);
   }
-});
+}
 
-$("invite-form").addEventListener("submit", async (event) => {
+$("invite-form")?.addEventListener("submit", async (event) => {
   event.preventDefault();
   const person = $("invite-name").value.trim();
   const status = $("invite-status");

@@ -10,12 +10,13 @@ export class Lobby {
   /**
    * @param {import("./media.js").LocalMedia} media
    * @param {(choice: {name: string, relayOnly: boolean}) => void} join
+   * @param {boolean} named the page comes with the name that was typed for this call
    */
-  constructor(media, join) {
+  constructor(media, join, named) {
     this.#media = media;
     const name = $("display-name");
     // Not over what has been typed while the scripts came slowly.
-    if (name.value === name.defaultValue && document.activeElement !== name) name.value = recall() || name.value;
+    if (!named && name.value === name.defaultValue && document.activeElement !== name) name.value = recall() || name.value;
     name.addEventListener("input", () => this.#show());
     $("lobby-form").addEventListener("submit", (event) => {
       event.preventDefault();

@@ -57,7 +57,8 @@ export class Tiles {
     const show = () => {
       tile.dataset.peer = peer.id;
       tile.dataset.state = peer.state;
-      this.#name(tile, peer.name, peer.name);
+      // Nobody has verified a guest's name: it must not pass for a user's.
+      this.#name(tile, peer.name, peer.user?.startsWith("guest:") ? `${peer.name} (guest)` : peer.name);
     };
     const path = () => {
       const badge = this.#part(tile, "path");
