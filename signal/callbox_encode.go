@@ -10,6 +10,7 @@ import (
 type callbox1 struct{}
 
 func (callbox1) name() string       { return Subprotocol }
+func (callbox1) index() int         { return protoCallbox }
 func (callbox1) acknowledged() bool { return true }
 
 func (callbox1) append(b []byte, s *session, seq uint64, e *event) []byte {

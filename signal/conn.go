@@ -30,12 +30,14 @@ type conn struct {
 	in    []byte        // owned by the reader: what was read and is not consumed
 	taken int           // owned by the reader: bytes read since the meter was asked
 	lent  *[]byte       // owned by the reader: the pool's buffer behind in
+	late  *session      // owned by the reader: has something queued that push will write
 
 	s        atomic.Pointer[session] // set once by the reader
 	upgraded atomic.Bool             // the fields above and Conn are set
 	revoked  atomic.Bool             // its identity was, perhaps before it was upgraded
 	lastRead atomic.Int64            // Hub.clock at the last frame
 	pinged   atomic.Bool             // a ping is out since lastRead
+	beatAt   atomic.Int64            // when the next heartbeat is due, unix nanoseconds
 	leaveAt  atomic.Int64            // while draining: when to close, unix milliseconds
 
 	mu      sync.Mutex
@@ -87,6 +89,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 	if len(c.in) == 0 {
 		if c.sock == nil || len(p) >= keepBuffer {
+			c.push()
 			n, err := c.Conn.Read(p)
 			c.taken += n
 			return n, err
@@ -104,25 +107,12 @@ var errNoMessage = errors.New("signal: more bytes than a message has, without on
 
 // fill waits for bytes to read. Until they come it holds no buffer.
 func (c *conn) fill() error {
+	c.push()
 	lent, err := c.sock.fill()
 	if err != nil {
 		return err
 	}
 	c.lent, c.in = lent, *lent
-	return nil
-}
-
-// await waits for the next message to begin, with a shallow stack: this is where idle
-// connections spend their lives. errIdle: there was only a sign of life, and the stack has grown before.
-func (c *conn) await(grown bool) error {
-	for c.sock != nil && len(c.in) == 0 && c.br.Buffered() == 0 {
-		if err := c.fill(); err != nil {
-			return err
-		}
-		if c.takePongs(); len(c.in) == 0 && grown {
-			return errIdle
-		}
-	}
 	return nil
 }
 
@@ -188,13 +178,6 @@ func (c *conn) closing() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.final != nil || c.done
-}
-
-// ping asks for a sign of life.
-func (c *conn) ping() {
-	if c.queueControl([]byte{0x80 | opPing, 0}) {
-		c.kick()
-	}
 }
 
 // kick writes what is queued, as far as the socket takes it without blocking.

@@ -11,6 +11,7 @@ const (
 	drainSpread  = 10 * time.Second // at most so long between the first goaway's time and the last's
 	goawayGrace  = 2 * time.Second  // more than goaway says, for those who need it
 	closeWait    = time.Second      // for clients to answer the close frame
+	drainLast    = time.Second      // so long before the deadline those go who do not come back
 	drainPolling = 20 * time.Millisecond
 )
 
@@ -44,6 +45,9 @@ func (h *Hub) Drain(ctx context.Context) error {
 		after := time.Duration(0)
 		if spread > 0 {
 			after = rand.N(spread)
+		}
+		if end, ok := ctx.Deadline(); ok && !c.proto.returns() {
+			after = max(0, time.Until(end)-goawayGrace-drainLast) // its call ends with the connection
 		}
 		if others {
 			c.leaveAt.Store(time.Now().Add(after + goawayGrace).UnixMilli())
@@ -143,7 +147,9 @@ func (h *Hub) parkAll() {
 	h.mu.RLock()
 	all := make([]*session, 0, len(h.sessions))
 	for _, s := range h.sessions {
-		all = append(all, s)
+		if s.proto.acknowledged() { // others end with their connections
+			all = append(all, s)
+		}
 	}
 	h.mu.RUnlock()
 	var wg sync.WaitGroup

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"callbox/bus"
+
+	"github.com/coder/websocket"
 )
 
 // eventKind is what happens to a session; a protocol writes it as its frame.
@@ -29,6 +31,7 @@ const (
 	evPong
 	evAck
 	evGoaway
+	evAdmitted // to a room of another server's protocol
 )
 
 // Reasons, as the wire has them.
@@ -72,11 +75,29 @@ type event struct {
 type protocol interface {
 	// name of the protocol; a session is resumed only in the one it began in.
 	name() string
+	index() int // of its counters
 	// append adds the frame's payload for e. seq is its number, 0 for an event
 	// that is outside the numbering. Nothing appended: the protocol has no
 	// such event.
 	append(b []byte, s *session, seq uint64, e *event) []byte
 	// acknowledged says whether clients acknowledge what they got; if not, a frame
-	// is forgotten when it is written and sessions cannot be resumed.
+	// is forgotten when it is written, and a session ends with its connection.
 	acknowledged() bool
+	// message handles one message; v says whether it is over the rate. Its time is that of the
+	// connection's reader, and b is only lent.
+	message(c *conn, v verdict, typ websocket.MessageType, b []byte)
+	// heartbeat says how a silent connection is looked after.
+	heartbeat(l *Limits) heartbeat
+	// roomSize is how many peers a room may have.
+	roomSize(room string, l *Limits) int
+	// returns says whether a client that is sent away comes back by itself, with nothing lost.
+	returns() bool
+}
+
+// heartbeat is how a silent connection is looked after.
+type heartbeat struct {
+	after time.Duration // silence after which frame is sent, once
+	every time.Duration // above zero: frame is sent that often instead, silent or not
+	until time.Duration // silence after which the connection is given up
+	frame string        // ready to write
 }

@@ -25,6 +25,7 @@ func (h *Hub) ticker() {
 		h.tickConnections(now)
 		h.tickSessions(now)
 		h.tickRooms(now)
+		h.tickWaiting(now)
 		if now.Sub(retry) >= 5*time.Second {
 			retry = now
 			h.retry()
@@ -33,9 +34,15 @@ func (h *Hub) ticker() {
 }
 
 func (h *Hub) tickConnections(now time.Time) {
-	var late, silent, quiet, leaving []*conn
+	var late, silent, leaving []*conn
+	type beat struct {
+		c     *conn
+		frame string
+	}
+	var quiet []beat
 	h.mu.RLock()
 	for c := range h.conns {
+		hb := c.proto.heartbeat(&h.limits)
 		silence := time.Duration(now.UnixNano() - c.lastRead.Load())
 		leave := c.leaveAt.Load()
 		switch {
@@ -46,10 +53,15 @@ func (h *Hub) tickConnections(now time.Time) {
 			}
 		case leave != 0 && now.UnixMilli() >= leave:
 			leaving = append(leaving, c)
-		case silence > h.limits.PingAfter+h.limits.PingTimeout:
+		case silence > hb.until:
 			silent = append(silent, c)
-		case silence > h.limits.PingAfter && !c.pinged.Swap(true):
-			quiet = append(quiet, c)
+		case hb.every > 0:
+			if now.UnixNano() >= c.beatAt.Load() {
+				c.beatAt.Store(now.Add(hb.every).UnixNano())
+				quiet = append(quiet, beat{c, hb.frame})
+			}
+		case silence > hb.after && !c.pinged.Swap(true):
+			quiet = append(quiet, beat{c, hb.frame})
 		}
 	}
 	h.mu.RUnlock()
@@ -62,8 +74,10 @@ func (h *Hub) tickConnections(now time.Time) {
 	for _, c := range silent {
 		_ = c.Conn.Close()
 	}
-	for _, c := range quiet {
-		c.ping()
+	for _, b := range quiet {
+		if b.c.queueControl([]byte(b.frame)) {
+			b.c.kick()
+		}
 	}
 }
 

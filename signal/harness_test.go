@@ -70,6 +70,10 @@ func (c *cluster) add(limits Limits) *node {
 
 // serve takes the identity from the query: a test is any user it likes.
 func (n *node) serve(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, "/peerjs/") {
+		n.servePeerJS(w, r)
+		return
+	}
 	n.hub.Serve(w, r, identityOf(r.URL.Query()))
 }
 

@@ -69,7 +69,6 @@ func (h *Hub) NodesChanged(nodes []bus.NodeInfo) {
 		draining[nodes[i].ID] = nodes[i].Draining
 	}
 	live[h.self] = true
-	until := time.Now().Add(h.limits.ResumeWindow)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, r := range h.rooms {
@@ -82,7 +81,7 @@ func (h *Hub) NodesChanged(nodes []bus.NodeInfo) {
 					h.rereadLocked(r)
 				}
 			case m.goneAt.IsZero():
-				m.goneAt = until
+				m.goneAt = h.goneAt(r.name)
 			}
 		}
 		if r.relay != "" && (!live[r.relay] || draining[r.relay]) {

@@ -49,6 +49,8 @@ type Hub struct {
 	cancel context.CancelFunc
 	work   chan struct{} // bounds the calls of the bus that no client waits for
 
+	turnedAway chan struct{} // bounds the connections that are opened only to be told that there are too many
+
 	life    sync.Mutex // a leaf: guards stopped, and wg.Add against Wait
 	stopped bool
 	wg      sync.WaitGroup
@@ -66,6 +68,11 @@ type Hub struct {
 	movedFrom map[string]map[string]struct{} // peers in moved, by the rooms they are in
 	lookups   map[string]*lookup
 	owed      []farewell
+
+	waiting      map[string]*waiting // messages for names that nobody holds
+	waitingCount int
+	waitingBytes int
+	places       map[string]bus.NodeID // where names were found on other nodes
 }
 
 // backgroundCalls of the bus at one time.
@@ -74,20 +81,23 @@ const backgroundCalls = 16
 // New makes a hub. Connections may be served once the bus is started.
 func New(cfg Config) *Hub {
 	h := &Hub{
-		bus:       cfg.Bus,
-		self:      cfg.Bus.Self(),
-		limits:    cfg.Limits.withDefaults(),
-		log:       cfg.Log,
-		work:      make(chan struct{}, backgroundCalls),
-		stop:      make(chan struct{}),
-		conns:     make(map[*conn]struct{}),
-		sessions:  make(map[string]*session),
-		arriving:  make(map[string]*session),
-		users:     make(map[string]map[*session]struct{}),
-		rooms:     make(map[string]*room),
-		moved:     make(map[string]*forward),
-		movedFrom: make(map[string]map[string]struct{}),
-		lookups:   make(map[string]*lookup),
+		bus:        cfg.Bus,
+		self:       cfg.Bus.Self(),
+		limits:     cfg.Limits.withDefaults(),
+		log:        cfg.Log,
+		work:       make(chan struct{}, backgroundCalls),
+		turnedAway: make(chan struct{}, backgroundCalls),
+		stop:       make(chan struct{}),
+		conns:      make(map[*conn]struct{}),
+		sessions:   make(map[string]*session),
+		arriving:   make(map[string]*session),
+		users:      make(map[string]map[*session]struct{}),
+		rooms:      make(map[string]*room),
+		moved:      make(map[string]*forward),
+		movedFrom:  make(map[string]map[string]struct{}),
+		lookups:    make(map[string]*lookup),
+		waiting:    make(map[string]*waiting),
+		places:     make(map[string]bus.NodeID),
 	}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
@@ -142,20 +152,25 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, id Identity) {
 		http.Error(w, "the WebSocket subprotocol "+Subprotocol+" is required", http.StatusBadRequest)
 		return
 	}
-	h.accept(w, r, id, callbox1{}, (*conn).run)
+	h.accept(w, r, id, callbox1{}, []string{Subprotocol}, (*conn).run)
 }
 
 // accept upgrades for one protocol and starts its reader.
-func (h *Hub) accept(w http.ResponseWriter, r *http.Request, id Identity, p protocol, run func(*conn)) {
+func (h *Hub) accept(w http.ResponseWriter, r *http.Request, id Identity, p protocol, subprotocols []string, run func(*conn)) {
+	still := id.Still
+	id.Still = nil // it is not needed for long, and may hold the request
 	c := &conn{hub: h, proto: p, id: id}
 	c.lastRead.Store(h.clock.Load())
 	if !h.admit(c) {
+		if full, ok := p.(fuller); ok && full.full(h, w, r) {
+			return
+		}
 		w.Header().Set("Retry-After", "1")
 		http.Error(w, "this node takes no more connections", http.StatusServiceUnavailable)
 		return
 	}
 	ws, err := websocket.Accept(hijacker{w, c}, r, &websocket.AcceptOptions{
-		Subprotocols:       []string{p.name()},
+		Subprotocols:       subprotocols,
 		InsecureSkipVerify: true, // the caller has checked the origin
 		CompressionMode:    websocket.CompressionDisabled,
 		OnPingReceived:     c.pingReceived,
@@ -168,7 +183,7 @@ func (h *Hub) accept(w http.ResponseWriter, r *http.Request, id Identity, p prot
 	ws.SetReadLimit(int64(h.limits.FrameBytes))
 	c.ws = ws
 	c.upgraded.Store(true)
-	if id.Still != nil && !id.Still() {
+	if still != nil && !still() {
 		c.shutdown(closeAuth, "revoked")
 	}
 	if !h.spawn(func() { run(c) }) {
@@ -177,6 +192,7 @@ func (h *Hub) accept(w http.ResponseWriter, r *http.Request, id Identity, p prot
 		return
 	}
 	h.stats.accepted.Add(1)
+	h.stats.of(p).accepted.Add(1)
 	h.mu.RLock()
 	closed := h.closed
 	h.mu.RUnlock()
@@ -225,17 +241,22 @@ func (h *Hub) Revoke(match func(Identity) bool) int {
 	for _, s := range h.sessions {
 		all = append(all, s)
 	}
-	var unknown []*conn // connections without a session yet
+	type stranger struct {
+		c  *conn
+		id Identity
+	}
+	var unknown []stranger // connections without a session yet
 	for c := range h.conns {
-		if c.s.Load() == nil {
-			unknown = append(unknown, c)
+		if c.s.Load() == nil && !c.id.Open {
+			unknown = append(unknown, stranger{c, c.id})
 		}
 	}
 	h.mu.RUnlock()
 	n := 0
-	for _, c := range unknown {
-		// Who a connection belongs to is set before it is counted in.
-		if !match(c.id) {
+	for _, u := range unknown {
+		// Who a connection belongs to is set before it is counted in, or with the lock held.
+		c := u.c
+		if !match(u.id) {
 			continue
 		}
 		n++
@@ -246,7 +267,7 @@ func (h *Hub) Revoke(match func(Identity) bool) int {
 		}
 	}
 	for _, s := range all {
-		if match(s.identity()) && h.end(s, reasonLeft, closeAuth, "revoked") {
+		if id := s.identity(); !id.Open && match(id) && h.end(s, reasonLeft, closeAuth, "revoked") {
 			n++
 		}
 	}

@@ -14,6 +14,7 @@ type Identity struct {
 	Room    string    // the only room this identity may use; empty: any
 	Login   bool      // a logged-in user, who can be called by name
 	Expires time.Time // when the connection must end; zero: never
+	Open    bool      // admitted without any proof: there is nothing to revoke, and no ICE
 
 	// Still says whether all of the above is still so. It is asked once, when Revoke can see the connection: a revocation
 	// before that, but after the caller of Serve looked, is not missed. Nil: it is. It must not block.

@@ -83,14 +83,17 @@ func (h *Hub) take(s *session, g bus.Grant) []byte {
 
 // stateArrived hands one part of a state to who waits for it.
 func (h *Hub) stateArrived(p *packet) {
+	var parts chan packet
 	h.mu.RLock()
-	s := h.arriving[p.peer]
+	if s := h.arriving[p.peer]; s != nil {
+		parts = s.arrived
+	}
 	h.mu.RUnlock()
-	if s == nil {
+	if parts == nil {
 		return
 	}
 	select {
-	case s.arrived <- *p:
+	case parts <- *p:
 	default: // never so many parts
 	}
 }

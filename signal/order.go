@@ -43,6 +43,9 @@ func (s *session) next(dest string) (n, prev uint64) {
 
 // unsent takes a number back that was not used in the end, so that nobody waits for it.
 func (s *session) unsent(dest string, n, prev uint64) {
+	if n == 0 {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.chains[dest] == n {
@@ -65,6 +68,9 @@ func (s *session) deliver(p *packet, now time.Time) outcome {
 }
 
 func (s *session) orderLocked(p *packet, now time.Time) outcome {
+	if p.n == 0 { // not numbered: in the order of arrival
+		return s.pushPacketLocked(p)
+	}
 	key := p.from
 	if p.kind != pkSignal {
 		key = castKey(p.room, p.from)

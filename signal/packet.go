@@ -25,6 +25,8 @@ const (
 	pkRingOver                            // call, to (the user), reason, peer: except this one
 	pkAnswer                              // call, to (the caller's peer id), peer, user, name, reason: accepted or declined
 	pkWon                                 // call, to (the peer that accepted), room
+	pkHere                                // peer, for which the receiver keeps messages, is on the sending node now
+	pkStray                               // peer is not on the sending node
 	packetKinds
 )
 

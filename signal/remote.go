@@ -44,6 +44,10 @@ func (h *Hub) Message(from bus.NodeID, data []byte) {
 		h.answered(&p)
 	case pkWon:
 		h.won(&p)
+	case pkHere:
+		h.release(p.peer, from)
+	case pkStray:
+		h.forgetPlace(p.peer, from)
 	}
 }
 

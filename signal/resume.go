@@ -269,6 +269,10 @@ func (h *Hub) abandon(s *session) {
 	s.mu.Unlock()
 	h.mu.Unlock()
 	for i := range waiting {
+		if named(s.peer) { // the name may be held by another, elsewhere
+			h.await(&waiting[i])
+			continue
+		}
 		h.refuse(&waiting[i], reasonGone)
 	}
 }

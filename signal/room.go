@@ -103,10 +103,18 @@ func (h *Hub) mergeLocked(dirty []*session, r *room, now bus.Room, live map[bus.
 		case live[m.node]:
 			dirty = r.absentLocked(dirty, peer, reason)
 		case m.goneAt.IsZero():
-			m.goneAt = time.Now().Add(h.limits.ResumeWindow)
+			m.goneAt = h.goneAt(r.name)
 		}
 	}
 	return dirty
+}
+
+// goneAt is when members of a room on a node that has just ended are given up.
+func (h *Hub) goneAt(room string) time.Time {
+	if named(room) { // nobody there could resume
+		return time.Now()
+	}
+	return time.Now().Add(h.limits.ResumeWindow)
 }
 
 func (r *room) relayLocked(dirty []*session, relay bus.NodeID) []*session {
@@ -203,7 +211,7 @@ func (h *Hub) enter(s *session, name string, then func(*room)) error {
 
 	me := s.member()
 	ctx, cancel := h.call()
-	now, err := h.bus.Join(ctx, name, me, h.limits.PeersPerRoom)
+	now, err := h.bus.Join(ctx, name, me, s.proto.roomSize(name, &h.limits))
 	cancel()
 	live := h.liveNodes()
 

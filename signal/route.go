@@ -91,13 +91,19 @@ func (h *Hub) elsewhere(p *packet) {
 	h.mu.RLock()
 	f := h.moved[p.to]
 	h.mu.RUnlock()
-	if f == nil {
-		if p.kind == pkSignal {
-			h.refuse(p, reasonGone)
-		}
-		return
+	stray := named(p.to) && p.node != "" && p.node != h.self
+	if stray {
+		h.tellNode(p.node, &packet{kind: pkStray, peer: p.to})
 	}
-	h.dispatch(f.node, *p)
+	switch {
+	case f != nil:
+		h.dispatch(f.node, *p)
+	case p.kind != pkSignal:
+	case named(p.to):
+		h.await(p)
+	default:
+		h.refuse(p, reasonGone)
+	}
 }
 
 // dispatch sends a signal or broadcast for one peer to the node that is believed to hold it.
@@ -125,6 +131,11 @@ type lookup struct {
 // seek asks the directory where a peer is that is not on the node believed, once for all
 // messages to it.
 func (h *Hub) seek(believed bus.NodeID, p packet) {
+	if named(p.to) {
+		h.forgetPlace(p.to, believed)
+		h.await(&p)
+		return
+	}
 	h.mu.Lock()
 	l := h.lookups[p.to]
 	first := l == nil
@@ -172,7 +183,7 @@ func (h *Hub) send(node bus.NodeID, p *packet) bool {
 
 // refuse tells the sender of a signal that it was not delivered.
 func (h *Hub) refuse(p *packet, reason string) {
-	if p.kind != pkSignal {
+	if p.kind != pkSignal || p.reason == reasonQuiet {
 		return
 	}
 	if p.node != "" && p.node != h.self {
@@ -193,11 +204,14 @@ func (h *Hub) refuseLater(p *packet, reason string) {
 
 // undelivered takes the news to the sender, p.to, wherever it is now.
 func (h *Hub) undelivered(p *packet) {
+	if named(p.peer) {
+		h.forgetPlace(p.peer, "")
+	}
 	h.mu.RLock()
 	s, f := h.sessions[p.to], h.moved[p.to]
 	h.mu.RUnlock()
 	switch {
-	case s != nil && s.sid == p.sid:
+	case s != nil && s.number() == p.sid:
 		h.stats.undeliverable(p.reason)
 		s.unsent(p.peer, p.n, p.prev)
 		s.tell(&event{kind: evUndeliverable, id: p.id, to: p.peer, reason: p.reason})

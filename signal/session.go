@@ -35,6 +35,7 @@ type session struct {
 	sent    uint64 // highest number given to conn
 	overrun bool   // a signal did not fit: the connection is to be closed
 	broken  bool   // something else did not fit: the session is to end
+	last    bool   // the last thing to be said is queued: the session is to end
 
 	received  uint64 // highest number of the client's own
 	handling  int    // messages of the client that are being handled now
@@ -143,13 +144,21 @@ func (s *session) flush() {
 	s.mu.Lock()
 	c := s.conn
 	over, broken := s.overrun, s.broken && s.state != ended
+	last := s.last && s.state != ended
 	s.overrun = false
-	if over && c != nil {
+	if over && !s.proto.acknowledged() {
+		broken = true // nobody would resume it
+	}
+	if over && c != nil && !broken {
 		s.holdLocked(time.Now())
 	}
 	s.mu.Unlock()
 	if broken {
 		s.hub.end(s, reasonGone, closeSlow, "slow reader")
+		return
+	}
+	if last {
+		s.hub.end(s, reasonLeft, closeNormal, "bye")
 		return
 	}
 	if c == nil {
@@ -262,6 +271,9 @@ func (s *session) attach(c *conn, seq uint64, first func() *event) (old *conn, o
 	if s.state != live && s.state != held || s.broken {
 		return nil, false
 	}
+	if !s.proto.acknowledged() {
+		seq = s.base // what was written is taken to have arrived
+	}
 	if seq < s.base || seq > s.base+uint64(len(s.queue)) {
 		return nil, false
 	}
@@ -302,6 +314,13 @@ func (s *session) member() bus.Member {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return bus.Member{Peer: s.peer, Node: s.hub.self, Epoch: s.epoch, Info: packInfo(s.who)}
+}
+
+// number is the session's as a sender.
+func (s *session) number() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sid
 }
 
 func (s *session) identity() Identity {

@@ -10,6 +10,9 @@ import (
 
 // greet says where the server is reached: to a person as the start page, to a log as one line.
 func (a *App) greet() {
+	if a.cfg.CompatOpen {
+		a.log.Warn("--compat-open: anybody from any origin is admitted to the protocols of other servers; use it for development only", "compat", a.web.compat.String())
+	}
 	p := a.startPage()
 	if a.opts.Stdout != nil {
 		if err := p.write(a.opts.Stdout); err != nil {

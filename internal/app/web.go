@@ -52,6 +52,7 @@ type web struct {
 	inviters  func() config.Inviters // --guest-invites
 
 	origins  origins
+	compat   compat
 	trusted  func(netip.Addr) bool
 	network  func() *nat.Report // nil: nobody looks
 	draining func() bool
@@ -91,6 +92,7 @@ func (s *web) handler() http.Handler {
 	mux.Handle("/call/{room}", methods{"GET": s.getCall})
 	mux.Handle(control.InvitePath+"{token}", methods{"GET": s.getInvite, "POST": s.postInvite})
 	mux.Handle("/ws", methods{"GET": s.getWebSocket})
+	s.compat.routes(s, mux)
 
 	api := http.NewServeMux()
 	api.Handle("/api/v1/login", methods{"POST": s.postAPILogin})

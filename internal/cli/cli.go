@@ -200,15 +200,23 @@ func endsWith(ctx context.Context, signal <-chan os.Signal) (_ context.Context, 
 
 // collector gathers what was typed for each setting. The fields stay empty:
 // config parses all sources alike, and reports all faults together.
-func collector(flags map[string][]string) kong.Mapper {
-	return kong.MapperFunc(func(ctx *kong.DecodeContext, _ reflect.Value) error {
-		var text string
+type collector map[string][]string
+
+// Decode takes the text of one flag. A switch needs none, but takes one after an equals sign.
+func (flags collector) Decode(ctx *kong.DecodeContext, target reflect.Value) error {
+	text := string(config.On)
+	if !flags.IsBoolFromValue(target) || ctx.Scan.Peek().Type == kong.FlagValueToken {
 		if err := ctx.Scan.PopValueInto("value", &text); err != nil {
 			return err
 		}
-		flags[ctx.Value.Name] = append(flags[ctx.Value.Name], text)
-		return nil
-	})
+	}
+	flags[ctx.Value.Name] = append(flags[ctx.Value.Name], text)
+	return nil
+}
+
+// IsBoolFromValue says whether a setting is a switch.
+func (collector) IsBoolFromValue(v reflect.Value) bool {
+	return v.Type() == reflect.TypeFor[config.Switch]()
 }
 
 // helpText adds the default of a setting to its help. Where that is 0, the help says already what 0 means.

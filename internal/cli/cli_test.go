@@ -3,6 +3,7 @@ package cli
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -22,7 +23,8 @@ func TestHelpNamesEverySubcommandAndSetting(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name := range decode[map[string]any](t, string(text)) {
-		if !strings.Contains(serve, "--"+name+"=") || !strings.Contains(shown, "--"+name+"=") {
+		flag := regexp.MustCompile("--" + name + "[= ]") // a switch stands without a value
+		if !flag.MatchString(serve) || !flag.MatchString(shown) {
 			t.Errorf("--%s is not in the help of serve and config", name)
 		}
 	}

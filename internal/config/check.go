@@ -80,6 +80,9 @@ func check(c Config, origins Origins, found Faults) Faults {
 	if m := c.MetricsListen.Addr; m.IsValid() && m.Port() != 0 && m == c.Listen {
 		add("metrics-listen", "is the same as listen", "give the metrics a port of their own")
 	}
+	if c.CompatOpen && len(c.Compat) == 0 {
+		add("compat-open", "opens no protocol, because --compat names none", "name them, as --compat peerjs, or leave it out")
+	}
 	return out
 }
 

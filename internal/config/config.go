@@ -62,6 +62,9 @@ type Config struct {
 	MessageBytes ByteSize `name:"message-bytes" type:"raw" def:"4MB" min:"64KiB" max:"1GiB" group:"signaling" placeholder:"SIZE" help:"Bytes a second from one WebSocket connection."`
 	MaxPeers     int      `name:"max-peers" type:"raw" def:"50" min:"2" max:"10000" group:"signaling" placeholder:"N" help:"Peers in one room. The call page itself is a mesh of at most 8."`
 
+	Compat     []Compat `name:"compat" type:"raw" group:"signaling" placeholder:"NAME" help:"Protocol of another server whose clients are served too: peerjs, y-webrtc, ayame or matchbox. Repeatable."`
+	CompatOpen Switch   `name:"compat-open" type:"raw" def:"off" group:"signaling" placeholder:"on|off" help:"Admit anybody from any origin to those protocols, without a token and without TURN. For development."`
+
 	Bus               BusURL `name:"bus" type:"raw" def:"memory" group:"cluster" placeholder:"memory|URL" help:"What nodes share: memory for one process alone, or the URL of a Redis, as redis://host:6379."`
 	BusPrefix         string `name:"bus-prefix" type:"raw" def:"callbox" group:"cluster" placeholder:"NAME" help:"Prefix of keys and channels in Redis, so that several clusters can share one."`
 	NodeName          string `name:"node-name" type:"raw" group:"cluster" placeholder:"NAME" help:"Name of this node, for people (the host's name)."`

@@ -87,6 +87,43 @@ func (s *STUNServer) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// Switch is on or off. As a flag it needs no value.
+type Switch bool
+
+// UnmarshalText parses a switch; true and false are on and off, as YAML writers expect.
+func (s *Switch) UnmarshalText(text []byte) error {
+	var t Toggle
+	if err := t.UnmarshalText(text); err != nil || t == Auto {
+		return fault("is not known", "use one of on, off")
+	}
+	*s = t == On
+	return nil
+}
+
+// MarshalText writes on or off.
+func (s Switch) MarshalText() ([]byte, error) {
+	if s {
+		return []byte(On), nil
+	}
+	return []byte(Off), nil
+}
+
+// Compat is the signaling protocol of another server.
+type Compat string
+
+// The values of Compat.
+const (
+	PeerJS   Compat = "peerjs"
+	YWebRTC  Compat = "y-webrtc"
+	Ayame    Compat = "ayame"
+	Matchbox Compat = "matchbox"
+)
+
+// UnmarshalText parses the name of a protocol.
+func (c *Compat) UnmarshalText(text []byte) error {
+	return oneOf(c, text, PeerJS, YWebRTC, Ayame, Matchbox)
+}
+
 func oneOf[T ~string](into *T, text []byte, allowed ...T) error {
 	names := make([]string, len(allowed))
 	for i, v := range allowed {

@@ -13,6 +13,7 @@ type signalCollector func() signal.Stats
 
 type signalDescs struct {
 	connections, accepted, rooms, sessions, held, queued, messages, delivered, undeliverable, errors, drops, closed, resumed *prometheus.Desc
+	protoConnections, protoAccepted, protoMessages, protoIgnored, protoRefused                                               *prometheus.Desc
 }
 
 func (signalCollector) descs() signalDescs {
@@ -30,12 +31,19 @@ func (signalCollector) descs() signalDescs {
 		drops:         desc("signal_dropped_total", "Messages dropped, by reason.", "reason"),
 		closed:        desc("signal_closed_total", "Connections closed by this side, by close code.", "code"),
 		resumed:       desc("signal_resumed_total", "Sessions resumed, by how.", "how"),
+
+		protoConnections: desc("signal_protocol_connections", "Open WebSocket connections, by protocol.", "protocol"),
+		protoAccepted:    desc("signal_protocol_connections_total", "WebSocket connections ever opened, by protocol.", "protocol"),
+		protoMessages:    desc("signal_protocol_messages_total", "Messages from clients, by protocol.", "protocol"),
+		protoIgnored:     desc("signal_protocol_ignored_total", "Messages that were not understood and passed over, by protocol.", "protocol"),
+		protoRefused:     desc("signal_protocol_refused_total", "Clients turned away and messages not handled, by protocol and reason.", "protocol", "reason"),
 	}
 }
 
 func (c signalCollector) Describe(ch chan<- *prometheus.Desc) {
 	d := c.descs()
-	for _, one := range []*prometheus.Desc{d.connections, d.accepted, d.rooms, d.sessions, d.held, d.queued, d.messages, d.delivered, d.undeliverable, d.errors, d.drops, d.closed, d.resumed} {
+	for _, one := range []*prometheus.Desc{d.connections, d.accepted, d.rooms, d.sessions, d.held, d.queued, d.messages, d.delivered, d.undeliverable, d.errors, d.drops, d.closed, d.resumed,
+		d.protoConnections, d.protoAccepted, d.protoMessages, d.protoIgnored, d.protoRefused} {
 		ch <- one
 	}
 }
@@ -58,5 +66,14 @@ func (c signalCollector) Collect(ch chan<- prometheus.Metric) {
 	to.counters(d.resumed, s.Resumed)
 	for code, n := range s.Closed {
 		to.counter(d.closed, n, strconv.Itoa(code))
+	}
+	for name, p := range s.Protocols {
+		to.gauge(d.protoConnections, float64(p.Connections), name)
+		to.counter(d.protoAccepted, p.Accepted, name)
+		to.counter(d.protoMessages, p.Messages, name)
+		to.counter(d.protoIgnored, p.Ignored, name)
+		for reason, n := range p.Refused {
+			to.counter(d.protoRefused, n, name, reason)
+		}
 	}
 }

@@ -10,7 +10,7 @@ import (
 func TestPongsAreTakenBetweenMessages(t *testing.T) {
 	pong := []byte{0x80 | opPong, 0x80, 1, 2, 3, 4}
 	long := append([]byte{0x80 | opPong, 0x80 | 125, 1, 2, 3, 4}, make([]byte, 125)...)
-	text := []byte{0x80 | opText, 0x82, 0, 0, 0, 0, '{', '}'}
+	fragment := []byte{opText, 0x82, 0, 0, 0, 0, '{', '}'}
 	h := &Hub{limits: Limits{}.withDefaults()}
 	h.clock.Store(time.Now().UnixNano())
 	for _, tc := range []struct {
@@ -20,8 +20,8 @@ func TestPongsAreTakenBetweenMessages(t *testing.T) {
 	}{
 		{"one", pong, nil, true},
 		{"two and one with data", bytes.Join([][]byte{pong, pong, long}, nil), nil, true},
-		{"before a message", append(bytes.Clone(pong), text...), text, true},
-		{"after a message", append(bytes.Clone(text), pong...), append(bytes.Clone(text), pong...), false},
+		{"before a fragment", append(bytes.Clone(pong), fragment...), fragment, true},
+		{"after a fragment", append(bytes.Clone(fragment), pong...), append(bytes.Clone(fragment), pong...), false},
 		{"not all here", long[:60], long[:60], false},
 		{"head not all here", pong[:5], pong[:5], false},
 		{"unmasked", []byte{0x80 | opPong, 0, 0, 0, 0, 0}, []byte{0x80 | opPong, 0, 0, 0, 0, 0}, false},
@@ -32,7 +32,7 @@ func TestPongsAreTakenBetweenMessages(t *testing.T) {
 			buf := bytes.Clone(tc.in)
 			c := &conn{hub: h, in: buf, lent: &buf}
 			c.pinged.Store(true)
-			c.takePongs()
+			c.takeFrames()
 			if !bytes.Equal(c.in, tc.left) {
 				t.Errorf("left: % x, want % x", c.in, tc.left)
 			}

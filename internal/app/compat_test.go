@@ -1,0 +1,157 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"callbox/internal/config"
+)
+
+func allCompat(c *config.Config) {
+	c.Compat = []config.Compat{config.PeerJS, config.YWebRTC, config.Ayame, config.Matchbox}
+}
+
+func openCompat(c *config.Config) {
+	allCompat(c)
+	c.CompatOpen = true
+}
+
+const foreignOrigin = "https://elsewhere.example"
+
+// foreign opens a WebSocket of another server's protocol, and returns the HTTP status where it is refused.
+func (r *running) foreign(path string, header ...string) (*websocket.Conn, int) {
+	r.t.Helper()
+	h := http.Header{}
+	for i := 0; i < len(header); i += 2 {
+		h.Set(header[i], header[i+1])
+	}
+	ctx, cancel := context.WithTimeout(r.t.Context(), 10*time.Second)
+	defer cancel()
+	conn, resp, err := websocket.Dial(ctx, r.url(path), &websocket.DialOptions{HTTPHeader: h})
+	if err != nil {
+		if resp == nil {
+			r.t.Fatal(err)
+		}
+		return nil, resp.StatusCode
+	}
+	r.t.Cleanup(func() { _ = conn.CloseNow() })
+	return conn, resp.StatusCode
+}
+
+// hear returns the next text, or "" when the connection ends.
+func (r *running) hear(conn *websocket.Conn) string {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.t.Context(), 20*time.Second)
+	defer cancel()
+	_, text, err := conn.Read(ctx)
+	if err != nil && websocket.CloseStatus(err) == -1 {
+		r.t.Fatal(err)
+	}
+	return string(text)
+}
+
+func (r *running) speak(conn *websocket.Conn, text string) {
+	r.t.Helper()
+	if err := conn.Write(r.t.Context(), websocket.MessageText, []byte(text)); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func TestProtocolsOfOtherServersAreOffUnlessNamed(t *testing.T) {
+	r := serve(t, nil)
+	for _, path := range []string{"/peerjs", "/peerjs/peerjs/id", "/peerjs/peerjs?key=peerjs&id=a&token=b", "/y-webrtc", "/ayame/signaling", "/matchbox/r"} {
+		if a := r.get(r.browser(), path); a.Status != http.StatusNotFound {
+			t.Errorf("%s: %d", path, a.Status)
+		}
+	}
+}
+
+func TestPeerJSOverHTTP(t *testing.T) {
+	r := serve(t, func(c *config.Config) {
+		allCompat(c)
+		c.Origins = []config.Origin{"https://app.example"}
+	})
+	for _, path := range []string{"/peerjs", "/peerjs/"} {
+		a := r.get(r.browser(), path, "Origin", "https://app.example")
+		var about map[string]string
+		if err := json.Unmarshal([]byte(a.Body), &about); err != nil || about["name"] == "" || about["description"] == "" || about["website"] == "" || len(about) != 3 {
+			t.Errorf("%s: %d %s", path, a.Status, a.Body)
+		}
+		if got := a.Header.Get("Access-Control-Allow-Origin"); got != "https://app.example" {
+			t.Errorf("%s: allowed %q", path, got)
+		}
+	}
+	uuid := regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
+	a, b := r.get(r.browser(), "/peerjs/peerjs/id?ts=1"), r.get(r.browser(), "/peerjs/peerjs/id?ts=2")
+	if !uuid.MatchString(a.Body) || a.Body == b.Body || !strings.HasPrefix(a.Header.Get("Content-Type"), "text/html") {
+		t.Errorf("ids %q and %q as %s", a.Body, b.Body, a.Header.Get("Content-Type"))
+	}
+	if a := r.get(r.browser(), "/peerjs/other/id"); a.Status != http.StatusNotFound {
+		t.Errorf("another key: %d", a.Status)
+	}
+	if a := r.get(r.browser(), "/peerjs/peerjs/peers"); a.Status != http.StatusUnauthorized {
+		t.Errorf("the list of peers: %d", a.Status)
+	}
+	if a := r.get(r.browser(), "/peerjs/peerjs/id", "Origin", foreignOrigin); a.Header.Get("Access-Control-Allow-Origin") != "" {
+		t.Error("a page of another origin may read the answer")
+	}
+}
+
+func TestPeerJSNeedsARoomToken(t *testing.T) {
+	r := serve(t, allCompat)
+	path := func(id, token string) string { return "/peerjs/peerjs?key=peerjs&id=" + id + "&token=" + token }
+	for _, tc := range []struct{ id, token, want string }{
+		{"a", r.mint("hall", "ada", time.Hour), "OPEN"},
+		{"b", "random", "Invalid key provided"},
+		{"b", r.mint("hall", "ada", -time.Hour), "Invalid key provided"},
+		{"a", r.mint("hall", "ada", time.Minute), "OPEN"}, // the same subject, whatever the token
+		{"a", r.mint("hall", "eve", time.Hour), "ID-TAKEN"},
+	} {
+		conn, status := r.foreign(path(tc.id, tc.token))
+		if conn == nil {
+			t.Fatalf("%s: %d", tc.want, status)
+		}
+		if m := r.hear(conn); !strings.Contains(m, tc.want) {
+			t.Errorf("said %s, want %s", m, tc.want)
+		}
+	}
+	if _, status := r.foreign(path("c", r.mint("hall", "c", time.Hour)), "Origin", foreignOrigin); status != http.StatusForbidden {
+		t.Errorf("a page of another origin: %d", status)
+	}
+}
+
+func TestWithCompatOpenEverybodyIsAdmittedFromEverywhere(t *testing.T) {
+	r := serve(t, openCompat)
+	conn, status := r.foreign("/peerjs/peerjs?key=peerjs&id=a&token=mine", "Origin", foreignOrigin)
+	if conn == nil {
+		t.Fatal(status)
+	}
+	if m := r.hear(conn); m != `{"type":"OPEN"}` {
+		t.Errorf("said %s", m)
+	}
+	if conn, _ = r.foreign("/peerjs/peerjs?key=peerjs&id=a&token=other", "Origin", foreignOrigin); !strings.Contains(r.hear(conn), "ID-TAKEN") {
+		t.Error("another token takes an id over")
+	}
+	if a := r.get(r.browser(), "/peerjs/peerjs/id", "Origin", foreignOrigin); a.Header.Get("Access-Control-Allow-Origin") != "*" {
+		t.Error("a page of another origin cannot read an id")
+	}
+	// Nowhere else.
+	if _, status := r.foreign("/ws", "Origin", foreignOrigin); status != http.StatusForbidden {
+		t.Errorf("/ws: %d", status)
+	}
+	// Revocations concern nobody who has shown nothing.
+	conn, _ = r.foreign("/peerjs/peerjs?key=peerjs&id=b&token=mine")
+	r.hear(conn)
+	r.reap()
+	r.speak(conn, `{"type":"OFFER","dst":"b","payload":1}`)
+	if m := r.hear(conn); !strings.Contains(m, `"src":"b"`) {
+		t.Errorf("said %s", m)
+	}
+}
