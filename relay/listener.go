@@ -10,16 +10,16 @@ import (
 	"callbox/relay/internal/udp"
 )
 
-// listenBuffer is what a listener asks of the kernel for datagrams not yet read, in bytes. More would only let them grow old: under
+// ListenBuffer is what a listener asks of the kernel for datagrams not yet read, in bytes. More would only let them grow old: under
 // a flood everybody waits behind a full buffer.
-const listenBuffer = 1 << 20
+const ListenBuffer = 1 << 20
 
 // listen opens one UDP address, as a group of sockets that share it where the system can. Within a group anybody of the same
 // user could join, so a socket of its own tries the address first: a second server on the port fails.
 func (s *Server) listen(addr netip.AddrPort) error {
 	o := udp.Options{
 		TellLocal:     addr.Addr().IsUnspecified(),
-		ReceiveBuffer: listenBuffer,
+		ReceiveBuffer: ListenBuffer,
 		TooLong:       &s.counters.tooLong,
 	}
 	shards := 1

@@ -1,0 +1,159 @@
+package doctor
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Kind is where a certificate comes from.
+type Kind string
+
+// The kinds of certificates.
+const (
+	LocalCA Kind = "local" // of callbox's own authority
+	OwnFile Kind = "files" // --tls-cert
+	ACME    Kind = "acme"  // --domain
+)
+
+// Certificate is what TLS is served with.
+type Certificate struct {
+	Kind    Kind
+	Leaf    *x509.Certificate // as served; nil: none was
+	Served  error             // of the handshake
+	Trouble string            // why ACME has refused; "" it has not
+	Trusted error             // of verifying the chain by the system's roots; nil: it is publicly trusted
+	Names   []string          // by which people come: --domain, --name
+	Now     time.Time
+}
+
+// expiry is how long before its end a certificate should have been renewed: a third of its life, at most a month.
+func expiry(leaf *x509.Certificate) time.Duration {
+	return min(leaf.NotAfter.Sub(leaf.NotBefore)/3, 30*24*time.Hour) / 2
+}
+
+// certificate judges what browsers get to see.
+func certificate(c Certificate) Check {
+	refused := "see that port 80 or 443 of the name reaches this server from outside, and that the name's DNS leads here; callbox tries again by itself"
+	if c.Leaf == nil {
+		saw := "none is served"
+		if c.Served != nil {
+			saw += ": " + c.Served.Error()
+		}
+		switch {
+		case c.Trouble != "":
+			return failure(NameCertificate, "ACME has refused one: "+c.Trouble, refused)
+		case c.Kind == ACME:
+			return failure(NameCertificate, saw, refused)
+		}
+		return failure(NameCertificate, saw, "look at the server's log; --tls-cert and --tls-key must be readable")
+	}
+	var lacks []string
+	for _, name := range c.Names {
+		if c.Leaf.VerifyHostname(name) != nil {
+			lacks = append(lacks, name)
+		}
+	}
+	left := c.Leaf.NotAfter.Sub(c.Now)
+	until := "until " + stamp(c.Leaf.NotAfter)
+	renew := "renew the files of --tls-cert and --tls-key; callbox takes them over when they change"
+	if c.Kind == ACME {
+		renew = refused
+	}
+	switch {
+	case left <= 0:
+		return failure(NameCertificate, "expired at "+stamp(c.Leaf.NotAfter), renew)
+	case c.Now.Before(c.Leaf.NotBefore):
+		return failure(NameCertificate, "not good before "+stamp(c.Leaf.NotBefore), "see "+NameClock)
+	case len(lacks) > 0 && c.Kind == LocalCA:
+		return warning(NameCertificate, "of callbox's own authority, which cannot speak for "+strings.Join(lacks, ", "),
+			"remove ca.crt and ca.key from the data directory for a new authority, which devices must trust anew")
+	case len(lacks) > 0:
+		return failure(NameCertificate, "not for "+strings.Join(lacks, ", "), "get one for all names by which people come")
+	case c.Kind == LocalCA:
+		return good(NameCertificate, "of callbox's own authority, "+until+": each device warns once, and TURN over TLS is not offered; --domain gets one that all trust")
+	case c.Trouble != "":
+		return warning(NameCertificate, until+", but renewal is refused: "+c.Trouble, refused)
+	case c.Trusted != nil:
+		return warning(NameCertificate, "not publicly trusted: "+c.Trusted.Error(),
+			"put the intermediate certificates behind the certificate in the file of --tls-cert, or get one of a public authority")
+	case left < expiry(c.Leaf):
+		return warning(NameCertificate, "ends soon: "+until, renew)
+	}
+	return good(NameCertificate, "publicly trusted, "+until)
+}
+
+// servedCertificate makes a handshake with the server and returns what it serves. Whether that is trusted is judged elsewhere.
+func servedCertificate(ctx context.Context, at netip.AddrPort, name string) (*x509.Certificate, error) {
+	d := tls.Dialer{NetDialer: &net.Dialer{}, Config: &tls.Config{ServerName: name, InsecureSkipVerify: true}}
+	conn, err := d.DialContext(ctx, "tcp", at.String())
+	if err != nil {
+		return nil, cause(err)
+	}
+	defer conn.Close()
+	state := conn.(*tls.Conn).ConnectionState()
+	return state.PeerCertificates[0], nil
+}
+
+// Names are host names, what they resolve to, and where they should lead.
+type Names struct {
+	Asked  []Resolved
+	Wanted []netip.Addr // public addresses, and those of this machine
+}
+
+// Resolved is what the DNS says of a name.
+type Resolved struct {
+	Name  string
+	Addrs []netip.Addr
+	Err   error
+}
+
+// dns judges whether the names of --domain lead here.
+func dns(n Names) Check {
+	if len(n.Asked) == 0 {
+		return skipped(NameDNS, "no name to look up (--domain)")
+	}
+	var wanted []string
+	for _, a := range n.Wanted {
+		wanted = append(wanted, a.String())
+	}
+	here := strings.Join(wanted, " or ")
+	if here == "" {
+		here = "this server's public address"
+	}
+	var saw []string
+	for _, r := range n.Asked {
+		var all []string
+		stray := false
+		for _, a := range r.Addrs {
+			all = append(all, a.String())
+			stray = stray || !slices.Contains(n.Wanted, a.Unmap())
+		}
+		list := strings.Join(all, ", ")
+		switch {
+		case r.Err != nil:
+			return failure(NameDNS, fmt.Sprintf("%s is not found: %v", r.Name, lookupCause(r.Err)), "make an A record (AAAA for IPv6) of "+r.Name+" with "+here)
+		case len(r.Addrs) == 0:
+			return failure(NameDNS, r.Name+" has no address", "make an A record (AAAA for IPv6) of "+r.Name+" with "+here)
+		case len(n.Wanted) == 0:
+			return skipped(NameDNS, r.Name+" is "+list+"; where this server is reached is not known")
+		case stray:
+			return failure(NameDNS, r.Name+" leads to "+list+", not to "+here, "change the A and AAAA records of "+r.Name+" to "+here+" alone; where a load balancer or tunnel stands there, this is right")
+		}
+		saw = append(saw, r.Name+" is "+list)
+	}
+	return good(NameDNS, strings.Join(saw, "; "))
+}
+
+func lookupCause(err error) string {
+	if d, ok := err.(*net.DNSError); ok {
+		return d.Err
+	}
+	return err.Error()
+}
