@@ -92,6 +92,9 @@ func start(t testing.TB, secret string, options []Option) *Server {
 	data := filepath.Join(t.TempDir(), "data")
 	s.flags["listen"], s.flags["data"], s.flags["realm"] = []string{"127.0.0.1:0"}, []string{data}, []string{realm}
 	s.flags["turn-secret-file"] = []string{secret}
+	if s.flags["doctor-every"] == nil {
+		s.flags["doctor-every"] = []string{"0s"} // it would make allocations beside the test's own
+	}
 	cfg, _, err := config.Load(config.Sources{Flags: s.flags})
 	if err != nil {
 		t.Fatalf("callboxtest: %v", err)

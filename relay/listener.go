@@ -49,7 +49,7 @@ func (s *Server) listen(addr netip.AddrPort) error {
 
 // adopt takes over a socket that somebody else has bound. It is one, whatever the number of processors: nobody could join it.
 func (s *Server) adopt(conn *net.UDPConn) error {
-	c, err := udp.Adopt(conn, udp.Options{TellLocal: true, ReceiveBuffer: listenBuffer, TooLong: &s.counters.tooLong})
+	c, err := udp.Adopt(conn, udp.Options{TellLocal: true, ReceiveBuffer: ListenBuffer, TooLong: &s.counters.tooLong})
 	if err != nil {
 		return fmt.Errorf("UDP socket %v: %w", conn.LocalAddr(), err)
 	}

@@ -53,6 +53,11 @@ type Options struct {
 	Handed Handed
 	// OpenBus replaces the bus that the configuration names; for tests that put several nodes into one process.
 	OpenBus func(ctx context.Context, store *bus.Store) (bus.Bus, error)
+	// Patient starts a server that is only there to be examined: it says nothing, makes no set-up link, and tells load
+	// balancers and other nodes to send nobody.
+	Patient bool
+	// PatientData is the data directory to examine where the server has another for the time of the examination.
+	PatientData string
 }
 
 // App is one running callbox. New opens everything, Run serves and closes everything: an App that was made must be run,
@@ -71,6 +76,7 @@ type App struct {
 	web     *web
 	changes *changes
 	watcher *nat.Watcher // nil: nobody comes from outside
+	doctor  *practice
 
 	port    *port
 	extra   []*port // --turn-listen
@@ -94,6 +100,8 @@ func New(ctx context.Context, cfg config.Config, opts Options) (*App, error) {
 	}
 	a := &App{cfg: cfg, opts: opts, log: opts.Log}
 	a.linkUp.Store(true)
+	a.draining.Store(opts.Patient)
+	a.doctor = newPractice(a)
 	var open closers
 	open.add(func() error { _ = opts.Handed.close(); return nil }) // closed already where their owners were opened
 	if err := a.open(ctx, &open); err != nil {
@@ -156,7 +164,7 @@ func (a *App) open(ctx context.Context, undo *closers) (err error) {
 	undo.add(a.hub.Close)
 	a.changes = newChanges(a)
 	a.wireWeb()
-	if a.web.users.Count() == 0 {
+	if a.web.users.Count() == 0 && !a.opts.Patient {
 		if a.setup, err = a.web.setup.Issue(ctx, time.Now()); err != nil {
 			return err
 		}
@@ -196,7 +204,10 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { trim(background); return nil })
 	g.Go(func() error { a.followHangups(background); return nil })
 	g.Go(func() error { a.watch(background); return nil })
-	g.Go(func() error { a.renewSetup(background, auth.SetupTTL, a.greetAgain); return nil })
+	if !a.opts.Patient {
+		g.Go(func() error { a.renewSetup(background, auth.SetupTTL, a.greetAgain); return nil })
+		g.Go(func() error { a.doctor.rounds(background, a.cfg.DoctorEvery); return nil })
+	}
 	g.Go(func() error { a.watchHost(background, lookEvery, hostAddrs); return nil })
 	if a.watcher != nil {
 		g.Go(func() error { a.watcher.Run(background); return nil })
@@ -209,7 +220,9 @@ func (a *App) Run(ctx context.Context) error {
 		stopBackground()
 		return err
 	})
-	a.greet()
+	if !a.opts.Patient {
+		a.greet()
+	}
 	a.opts.Supervisor.tell(stateReady)
 	return errors.Join(g.Wait(), a.closeAll())
 }

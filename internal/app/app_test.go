@@ -44,6 +44,7 @@ func onLoopback(t *testing.T) config.Config {
 	cfg.Listen = netip.MustParseAddrPort("127.0.0.1:0")
 	cfg.Data = filepath.Join(t.TempDir(), "data")
 	cfg.MetricsListen = config.MetricsAddr{}
+	cfg.DoctorEvery = 0 // its allocations and connections would be counted
 	return cfg
 }
 

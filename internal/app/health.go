@@ -2,6 +2,7 @@ package app
 
 import (
 	"net/http"
+	"time"
 
 	"callbox/internal/nat"
 )
@@ -20,10 +21,19 @@ type readiness struct {
 
 // readyDetails are what administrators and --metrics-listen are told besides.
 type readyDetails struct {
-	Node  string `json:"node"`
-	Nodes int    `json:"nodes"`
+	Node   string       `json:"node"`
+	Nodes  int          `json:"nodes"`
+	Doctor *readyDoctor `json:"doctor,omitempty"` // none before the first examination
 	// Network is how this host stands to the Internet; absent where nobody looks.
 	Network *nat.Report `json:"network,omitempty"`
+}
+
+// readyDoctor is how the last examination ended.
+type readyDoctor struct {
+	Verdict string    `json:"verdict"` // the gravest: "ok", "warn" or "fail"
+	Fail    []string  `json:"fail"`    // names of checks
+	Warn    []string  `json:"warn"`
+	At      time.Time `json:"at"`
 }
 
 // getReady says whether new clients are welcome, to whoever asks; more only to administrators.
@@ -41,7 +51,7 @@ func (s *web) writeReady(w http.ResponseWriter, details bool) {
 		status, out.Status = http.StatusServiceUnavailable, "draining"
 	}
 	if details {
-		out.readyDetails = &readyDetails{Node: s.bus.Self().Name(), Nodes: len(s.bus.Nodes()), Network: s.network()}
+		out.readyDetails = &readyDetails{Node: s.bus.Self().Name(), Nodes: len(s.bus.Nodes()), Network: s.network(), Doctor: s.doctor()}
 	}
 	writeJSON(w, status, out)
 }

@@ -14,4 +14,8 @@ const (
 	logWas         = "was"
 	logNow         = "now"
 	logStack       = "stack"
+	logCheck       = "check"
+	logSaw         = "saw"
+	logRemedy      = "remedy"
+	logVerdict     = "verdict"
 )

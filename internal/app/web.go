@@ -59,6 +59,7 @@ type web struct {
 	linkUp   func() bool
 	revoked  func() // something was revoked: whatever hangs on it ends
 	metrics  http.Handler
+	doctor   func() *readyDoctor // nil before the first examination
 }
 
 // methods answers a path by request method, and says which there are to any other.

@@ -74,8 +74,9 @@ func (a *App) wireWeb() {
 	w.trusted = contains(a.cfg.TrustedProxy)
 	w.draining, w.linkUp, w.network = a.draining.Load, a.linkUp.Load, a.network
 	w.revoked = a.reap
+	w.doctor = a.doctor.readiness
 	w.metrics = metrics.Handler(metrics.Sources{
-		Bus: a.bus.Stats, Relay: a.relay.Stats, Signal: a.hub.Stats, Ports: a.portStats, Network: a.networkStats,
+		Bus: a.bus.Stats, Relay: a.relay.Stats, Signal: a.hub.Stats, Ports: a.portStats, Network: a.networkStats, Doctor: a.doctor.stats,
 		Draining: a.draining.Load, Version: a.opts.Version,
 	})
 }

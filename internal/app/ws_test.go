@@ -237,7 +237,7 @@ func cluster(t *testing.T, n int, change func(i int, c *config.Config)) []*runni
 		cfg := config.Default()
 		cfg.Listen = netip.MustParseAddrPort("127.0.0.1:0")
 		cfg.Data = filepath.Join(t.TempDir(), "data")
-		cfg.ClusterSecretFile = secret
+		cfg.ClusterSecretFile, cfg.DoctorEvery = secret, 0
 		cfg.NodeName = string(rune('a' + i))
 		if change != nil {
 			change(i, &cfg)

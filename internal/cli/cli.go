@@ -96,6 +96,7 @@ type grammar struct {
 	Token       tokenCmd       `cmd:"" help:"Make a room token for one user and room."`
 	Credential  credentialCmd  `cmd:"" help:"Make a TURN credential."`
 	Reload      reloadCmd      `cmd:"" help:"Make the running server read its configuration again."`
+	Doctor      doctorCmd      `cmd:"" help:"Examine the server and its surroundings; say what is wrong and what to do."`
 	Config      configCmd      `cmd:"" help:"Show the configuration in effect, secrets masked, and where each value comes from."`
 	Version     versionCmd     `cmd:"" help:"Show the version."`
 	Completion  completionCmd  `cmd:"" help:"Print what makes bash, zsh or fish complete callbox's commands and flags."`
@@ -140,7 +141,7 @@ func run(ctx context.Context, args []string, env Env) error {
 		kong.Writers(env.Stdout, env.Stderr),
 		kong.Exit(func(int) { exited = true }),
 		kong.NamedMapper("raw", collector(c.flags)),
-		kong.IgnoreFields(`^(serveCmd|configCmd)\.(Data|File)$`),
+		kong.IgnoreFields(`^(serveCmd|doctorCmd|configCmd)\.(Data|File)$`),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.ValueFormatter(helpText),
 		kong.ExplicitGroups([]kong.Group{

@@ -77,6 +77,9 @@ func check(c Config, origins Origins, found Faults) Faults {
 		add("bus", "makes this process a node of a cluster, which needs a secret that all nodes share",
 			"make one with: openssl rand -base64 32 > cluster-secret; chmod 600 cluster-secret; give it to every node as --cluster-secret-file")
 	}
+	if c.DoctorEvery > 0 && c.DoctorEvery < time.Minute {
+		add("doctor-every", "is less than a minute", "give a minute or more, or 0s for never")
+	}
 	if m := c.MetricsListen.Addr; m.IsValid() && m.Port() != 0 && m == c.Listen {
 		add("metrics-listen", "is the same as listen", "give the metrics a port of their own")
 	}

@@ -27,6 +27,8 @@ const (
 	PathCredential   = "/credential"
 	PathReload       = "/reload"
 	PathHealth       = "/health" // GET
+	PathDoctor       = "/doctor"
+	PathPhone        = "/doctor/phone"
 )
 
 // SocketName is the name of the socket in the data directory.

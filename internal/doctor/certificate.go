@@ -27,9 +27,10 @@ type Certificate struct {
 	Kind    Kind
 	Leaf    *x509.Certificate // as served; nil: none was
 	Served  error             // of the handshake
-	Trouble string            // why ACME has refused; "" it has not
-	Trusted error             // of verifying the chain by the system's roots; nil: it is publicly trusted
+	Trouble string            // why the last order, renewal or reading has failed; "" it has not
+	Trusted bool              // the world's clients accept the chain
 	Names   []string          // by which people come: --domain, --name
+	Missing []string          // those of Names that there is no certificate for
 	Now     time.Time
 }
 
@@ -47,16 +48,16 @@ func certificate(c Certificate) Check {
 			saw += ": " + c.Served.Error()
 		}
 		switch {
-		case c.Trouble != "":
-			return failure(NameCertificate, "ACME has refused one: "+c.Trouble, refused)
+		case c.Kind == ACME && c.Trouble != "":
+			return failure(NameCertificate, "none: "+c.Trouble, refused)
 		case c.Kind == ACME:
 			return failure(NameCertificate, saw, refused)
 		}
 		return failure(NameCertificate, saw, "look at the server's log; --tls-cert and --tls-key must be readable")
 	}
-	var lacks []string
+	lacks := slices.Clone(c.Missing)
 	for _, name := range c.Names {
-		if c.Leaf.VerifyHostname(name) != nil {
+		if c.Kind == OwnFile && c.Leaf.VerifyHostname(name) != nil {
 			lacks = append(lacks, name)
 		}
 	}
@@ -67,6 +68,12 @@ func certificate(c Certificate) Check {
 		renew = refused
 	}
 	switch {
+	case c.Kind == ACME && len(lacks) > 0:
+		why := "none yet for " + strings.Join(lacks, ", ")
+		if c.Trouble != "" {
+			return failure(NameCertificate, why+": "+c.Trouble, refused)
+		}
+		return warning(NameCertificate, why+"; it is being got", "wait a minute and ask again")
 	case left <= 0:
 		return failure(NameCertificate, "expired at "+stamp(c.Leaf.NotAfter), renew)
 	case c.Now.Before(c.Leaf.NotBefore):
@@ -79,9 +86,9 @@ func certificate(c Certificate) Check {
 	case c.Kind == LocalCA:
 		return good(NameCertificate, "of callbox's own authority, "+until+": each device warns once, and TURN over TLS is not offered; --domain gets one that all trust")
 	case c.Trouble != "":
-		return warning(NameCertificate, until+", but renewal is refused: "+c.Trouble, refused)
-	case c.Trusted != nil:
-		return warning(NameCertificate, "not publicly trusted: "+c.Trusted.Error(),
+		return warning(NameCertificate, until+", but getting the next has failed: "+c.Trouble, renew)
+	case !c.Trusted:
+		return warning(NameCertificate, "not publicly trusted; "+until,
 			"put the intermediate certificates behind the certificate in the file of --tls-cert, or get one of a public authority")
 	case left < expiry(c.Leaf):
 		return warning(NameCertificate, "ends soon: "+until, renew)

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // Data is the state of the data directory.
@@ -17,6 +18,8 @@ type Data struct {
 	Mode    fs.FileMode // permission bits; 0 where they do not describe access
 	Owner   int         // user number; -1 where files have none
 	Self    int         // of this process; -1
+	// Newest is when a file in it was last written.
+	Newest time.Time
 	// Faulty are files in it with a fault, as "secret is open to other users".
 	Faulty []string
 }
@@ -66,11 +69,10 @@ func lookAtData(path string) Data {
 	if !d.IsDir || d.Owner != d.Self {
 		return d
 	}
-	d.Err = tryWrite(path)
 	// Only the top: what stands deeper is as closed as the way to it.
 	entries, err := os.ReadDir(path)
 	if err != nil {
-		d.Err = errors.Join(d.Err, err)
+		d.Err = err
 		return d
 	}
 	for _, entry := range entries {
@@ -78,10 +80,14 @@ func lookAtData(path string) Data {
 		if err != nil {
 			continue // gone meanwhile
 		}
+		if info.ModTime().After(d.Newest) {
+			d.Newest = info.ModTime()
+		}
 		if _, owner, self := rights(info); owner != self {
 			d.Faulty = append(d.Faulty, fmt.Sprintf("%s belongs to user number %d", entry.Name(), owner))
 		}
 	}
+	d.Err = tryWrite(path)
 	return d
 }
 

@@ -17,11 +17,12 @@ import (
 // or two below internal; its own subpackages are always allowed.
 var allowed = map[string][]string{
 	".":                {"internal/cli"},
-	"internal/cli":     {"internal/app", "internal/config", "internal/control", "internal/datadir", "internal/qr", "auth", "bus", "relay", "signal"},
-	"internal/app":     {"signal", "relay", "bus", "auth", "static", "internal/config", "internal/metrics", "internal/control", "internal/datadir", "internal/localca", "internal/nat", "internal/qr", "internal/router"},
+	"internal/cli":     {"internal/app", "internal/config", "internal/control", "internal/datadir", "internal/doctor", "internal/qr", "auth", "bus", "relay", "signal"},
+	"internal/app":     {"signal", "relay", "bus", "auth", "static", "internal/config", "internal/metrics", "internal/control", "internal/datadir", "internal/localca", "internal/certs", "internal/doctor", "internal/nat", "internal/qr", "internal/router"},
 	"internal/metrics": {"signal", "relay", "bus", "auth"},
 	"internal/config":  {},
-	"internal/control": {"auth"},
+	"internal/control": {"auth", "internal/doctor"},
+	"internal/doctor":  {},
 	"internal/datadir": {},
 	"internal/localca": {},
 	"internal/certs":   {"bus", "internal/localca"},

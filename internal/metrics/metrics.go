@@ -22,6 +22,7 @@ type Sources struct {
 	Signal   func() signal.Stats
 	Ports    func() PortStats
 	Network  func() NetworkStats
+	Doctor   func() DoctorStats
 	Draining func() bool
 	Version  string
 }
@@ -41,6 +42,7 @@ func Handler(s Sources) http.Handler {
 		processCollector{s},
 		portCollector(s.Ports),
 		networkCollector(s.Network),
+		doctorCollector(s.Doctor),
 		busCollector(s.Bus),
 		relayCollector(s.Relay),
 		signalCollector(s.Signal),

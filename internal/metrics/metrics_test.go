@@ -46,6 +46,9 @@ func sources() Sources {
 				Router: "nat-pmp", Fault: "conflict", Ports: 2, Checked: time.Unix(1700000000, 0),
 			}
 		},
+		Doctor: func() DoctorStats {
+			return DoctorStats{At: time.Unix(1700000000, 0), Checks: map[string]int{"clock": 1}}
+		},
 		Draining: func() bool { return true },
 		Version:  "1.2.3",
 	}
@@ -68,6 +71,8 @@ func TestScrapeShowsWhatThePackagesCounted(t *testing.T) {
 		`callbox_router_fault{reason="conflict"} 1`,
 		`callbox_router_forwarded_ports 2`,
 		`callbox_network_checked_timestamp_seconds 1.7e+09`,
+		`callbox_doctor_check{check="clock"} 1`,
+		`callbox_doctor_last_run_timestamp_seconds 1.7e+09`,
 		`callbox_bus_link_up 1`,
 		`callbox_bus_nodes 3`,
 		`callbox_bus_lost_total{reason="node-gone"} 2`,

@@ -28,6 +28,7 @@ type Options struct {
 	Port      int      // 0: a free one
 	Data      string   // data directory; a new one when empty
 	LogLevel  string   // "debug" when empty
+	Doctor    string   // --doctor-every; never when empty
 	Plain     bool     // never with the race detector
 	Discover  bool     // looks for its public address and asks the router, as it does by default
 	Namespace *Namespace
@@ -86,6 +87,10 @@ func (s *Server) start() {
 	if !s.options.Discover && s.Host != "127.0.0.1" && s.Host != "::1" {
 		arguments = append(arguments, "--stun-server", "none", "--map-port", "off")
 	}
+	if s.options.Doctor == "" {
+		s.options.Doctor = "0s" // what it allocates and opens would be counted with the test's own
+	}
+	arguments = append(arguments, "--doctor-every", s.options.Doctor)
 	cmd := exec.Command(s.binary, arguments...)
 	if s.options.Namespace != nil {
 		cmd = s.options.Namespace.Command(s.binary, arguments...)
