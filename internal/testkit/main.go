@@ -12,8 +12,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// Main is the TestMain of a package that uses Binary: it removes what was built and fails when a goroutine is left.
-func Main(m *testing.M) { goleak.VerifyTestMain(runner{m}) }
+// Main is the TestMain of a package that uses Binary: it removes what was built and fails when a goroutine is left, except those that the options name.
+func Main(m *testing.M, options ...goleak.Option) { goleak.VerifyTestMain(runner{m}, options...) }
 
 type runner struct{ m *testing.M }
 
