@@ -72,19 +72,11 @@ func tupleOf(id uint64) *net.UDPAddr {
 	return &net.UDPAddr{IP: ip, Port: 1}
 }
 
-// ReadFrom is where pion waits for data from peers. The plane reads the sockets on pion's goroutine and keeps what it finds;
-// pion hears only of the end.
+// ReadFrom is where pion waits for data from peers. The plane keeps that to itself; pion hears only of the end.
 func (a *allocation) ReadFrom([]byte) (int, net.Addr, error) {
 	defer a.server.running.Done()
-	first, second := a.relays[four].Load(), a.relays[six].Load()
-	if first == nil {
-		first, second = second, nil
-	}
-	if second != nil {
-		a.server.running.Go(func() { a.server.readRelay(a, second) })
-	}
-	if first != nil {
-		a.server.readRelay(a, first)
+	for f := range a.relays {
+		a.server.serveRelay(a, a.relays[f].Load())
 	}
 	<-a.ended
 	return 0, nil, net.ErrClosed

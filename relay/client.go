@@ -39,14 +39,21 @@ type work struct {
 }
 
 // works lends work, so that a waiting reader holds none.
-type works struct{ pool sync.Pool }
+type works struct {
+	pool     sync.Pool
+	counters *counters
+}
 
 func newWorks(c *counters) *works {
-	return &works{sync.Pool{New: func() any {
-		w := &work{}
-		w.out.Failed = func(error) { c.drop(dropSend) }
-		return w
-	}}}
+	p := &works{counters: c}
+	p.pool.New = func() any { return p.make() }
+	return p
+}
+
+func (p *works) make() *work {
+	w := &work{}
+	w.out.Failed = func(error) { p.counters.drop(dropSend) }
+	return w
 }
 
 func (p *works) get() *work {

@@ -63,6 +63,9 @@ type Config struct {
 	Own       []netip.AddrPort // addresses and ports that no rule opens; an unspecified address stands for every address of the host
 	Quota     Quota
 	Log       *slog.Logger // nil: none
+	// Portable makes every UDP socket one of the net package with a goroutine of its own, as on systems where nothing faster is known.
+	// It is there to tell where a fault lies.
+	Portable bool
 
 	timing timing            // for tests; zero fields get their defaults
 	lack   func(family) bool // for tests: families the host is to be without

@@ -172,11 +172,14 @@ func TestSoak(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := newServer(t, func(c *Config) {
+	planes(t, func(c *Config) {
 		allowLoopback(c)
 		c.Quota.UnauthRate = -1
 		c.timing.reservation = 10 * time.Millisecond
-	})
+	}, func(t *testing.T, change func(*Config)) { soak(t, newServer(t, change), length) })
+}
+
+func soak(t *testing.T, s *testServer, length time.Duration) {
 	to := echo(t, "127.0.0.1:0").AddrPort()
 	round := func() {
 		var clients sync.WaitGroup

@@ -22,23 +22,27 @@ func (s *Server) listen(addr netip.AddrPort) error {
 		ReceiveBuffer: ListenBuffer,
 		TooLong:       &s.counters.tooLong,
 	}
-	shards := 1
+	group := 1
 	if udp.ReusePort {
-		shards = runtime.GOMAXPROCS(0)
+		group = max(runtime.GOMAXPROCS(0), len(s.shards))
 	}
 	first, err := udp.Listen(addr, o)
 	if err != nil {
 		return fmt.Errorf("UDP address %v: %w", addr, err)
 	}
-	if shards == 1 {
+	if group == 1 && len(s.shards) == 0 {
 		s.listeners = append(s.listeners, first)
 		return nil
 	}
 	addr = netip.AddrPortFrom(addr.Addr(), first.LocalAddr().Port())
 	first.Close()
 	o.ReusePort = true
-	for range shards {
-		c, err := udp.Listen(addr, o)
+	for i := range group {
+		var sh *shard
+		if len(s.shards) > 0 {
+			sh = s.shards[i%len(s.shards)]
+		}
+		c, err := openSocket(sh, addr, o)
 		if err != nil {
 			return fmt.Errorf("UDP address %v: %w", addr, err)
 		}
@@ -58,20 +62,31 @@ func (s *Server) adopt(conn *net.UDPConn) error {
 }
 
 // serve reads one socket until it is closed.
-func (s *Server) serve(c *udp.Conn) {
+func (s *Server) serve(c *udp.Conn) error {
+	if w := s.workOf(c); w != nil {
+		return c.Start(func(p *udp.Packet) { s.datagram(w, c, p) })
+	}
+	s.running.Go(func() {
+		s.readAll(c, s.closing, func(w *work, p *udp.Packet) { s.datagram(w, c, p) })
+	})
+	return nil
+}
+
+// readAll hands what comes to a socket to handle, until the socket is closed.
+func (s *Server) readAll(c *udp.Conn, done <-chan struct{}, handle func(*work, *udp.Packet)) {
 	for {
 		b, err := c.Read(s.pool)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {
-			// A datagram's error, or none of some resource: neither is the listener's end.
-			s.pause(s.closing)
+			// A datagram's error, or none of some resource: neither is the socket's end.
+			s.pause(done)
 			continue
 		}
 		w := s.works.get()
 		for i := range b.Packets {
-			s.datagram(w, c, &b.Packets[i])
+			handle(w, &b.Packets[i])
 		}
 		s.works.put(w)
 		s.pool.Put(b)

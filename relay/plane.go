@@ -160,35 +160,27 @@ func (s *Server) unfragmented(w *work, a *allocation, peer netip.AddrPort, frame
 	_ = r.conn.SetDontFragment(false)
 }
 
-// readRelay passes on what peers send to one relayed address, until it closes.
-func (s *Server) readRelay(a *allocation, r *relayed) {
-	if r.conn == nil {
+// serveRelay passes on what peers send to one relayed address, until it closes.
+func (s *Server) serveRelay(a *allocation, r *relayed) {
+	if r == nil || r.conn == nil {
 		return
 	}
-	for {
-		b, err := r.conn.Read(s.pool)
-		if errors.Is(err, net.ErrClosed) {
-			return
+	if w := s.workOf(r.conn); w != nil {
+		if err := r.conn.Start(func(p *udp.Packet) { s.fromPeer(w, a, p) }); err != nil && !errors.Is(err, net.ErrClosed) {
+			s.cfg.Log.Error("a relayed address takes nothing in", keyError, err)
 		}
-		if err != nil {
-			s.pause(a.ended)
-			continue
-		}
-		s.fromPeers(a, b)
+		return
 	}
+	s.running.Go(func() {
+		s.readAll(r.conn, a.ended, func(w *work, p *udp.Packet) { s.fromPeer(w, a, p) })
+	})
 }
 
-func (s *Server) fromPeers(a *allocation, b *udp.Batch) {
-	w := s.works.get()
-	for i := range b.Packets {
-		p := &b.Packets[i]
-		size := len(p.Data)
-		if s.toClient(w, a, p.Peer, p.Framed()[:channelHeader+pad4(size)], size) {
-			s.counters.toClients.add(size)
-		}
+func (s *Server) fromPeer(w *work, a *allocation, p *udp.Packet) {
+	size := len(p.Data)
+	if s.toClient(w, a, p.Peer, p.Framed()[:channelHeader+pad4(size)], size) {
+		s.counters.toClients.add(size)
 	}
-	s.works.put(w)
-	s.pool.Put(b)
 }
 
 // pauseTime is how long a reader waits after an error of its socket, such as one for want of memory.

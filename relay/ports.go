@@ -35,16 +35,17 @@ func (s *Server) openRelay(f family, c client, k ask, now time.Time) (relay, abo
 	if ports.sealed() {
 		ports = virtualPorts
 	}
+	sh := s.shardOf(&c)
 	if within := s.forwarded.Load(); within != nil && f == four && !s.cfg.Ports.sealed() {
-		if relay, above, code = s.openWithin(*within, advertised, bind, k, now); code == 0 {
+		if relay, above, code = s.openWithin(sh, *within, advertised, bind, k, now); code == 0 {
 			return relay, above, 0
 		}
 	}
-	return s.openWithin(ports, advertised, bind, k, now)
+	return s.openWithin(sh, ports, advertised, bind, k, now)
 }
 
 // openWithin is openRelay within a range of ports.
-func (s *Server) openWithin(ports PortRange, advertised, bind netip.Addr, k ask, now time.Time) (relay, above *relayed, code int) {
+func (s *Server) openWithin(sh *shard, ports PortRange, advertised, bind netip.Addr, k ask, now time.Time) (relay, above *relayed, code int) {
 	from := ports.Low + uint16(mathrand.IntN(int(ports.High)-int(ports.Low)+1))
 	for range bindTries {
 		port, found := s.table.holdFree(advertised, ports, from, k.even, k.reserve)
@@ -52,11 +53,11 @@ func (s *Server) openWithin(ports PortRange, advertised, bind netip.Addr, k ask,
 			return nil, nil, codeInsufficientCapacity
 		}
 		relay, above = &relayed{addr: netip.AddrPortFrom(advertised, port)}, nil
-		err := s.bindRelay(relay, bind)
+		err := s.bindRelay(sh, relay, bind)
 		if k.reserve {
 			above = &relayed{addr: netip.AddrPortFrom(advertised, port+1)}
 			if err == nil {
-				err = s.bindRelay(above, bind)
+				err = s.bindRelay(sh, above, bind)
 			}
 		}
 		if err == nil {
@@ -78,11 +79,11 @@ func (s *Server) openWithin(ports PortRange, advertised, bind netip.Addr, k ask,
 }
 
 // bindRelay opens the socket of a relayed address that is held. It is bound before anybody hears of it and never let go in between.
-func (s *Server) bindRelay(r *relayed, bind netip.Addr) (err error) {
+func (s *Server) bindRelay(sh *shard, r *relayed, bind netip.Addr) (err error) {
 	if s.cfg.Ports.sealed() {
 		return nil
 	}
-	r.conn, err = udp.Listen(netip.AddrPortFrom(bind, r.addr.Port()), udp.Options{OneFamily: true, TooLong: &s.counters.tooLong})
+	r.conn, err = openSocket(sh, netip.AddrPortFrom(bind, r.addr.Port()), udp.Options{OneFamily: true, TooLong: &s.counters.tooLong})
 	return err
 }
 

@@ -85,13 +85,21 @@ func TestDataBothWays(t *testing.T) {
 // TestBetweenAllocations sends between two clients of one server, over every pair of transports, with and without sockets.
 func TestBetweenAllocations(t *testing.T) {
 	for _, ports := range []PortRange{{49152, 65535}, {}} {
-		name := "sealed "
+		name := "sealed"
 		if !ports.sealed() {
-			name = "open "
+			name = "open"
 		}
-		s := newServer(t, func(c *Config) { c.Ports = ports })
+		t.Run(name, func(t *testing.T) {
+			planes(t, func(c *Config) { c.Ports = ports }, betweenAllocations)
+		})
+	}
+}
+
+func betweenAllocations(t *testing.T, change func(*Config)) {
+	s := newServer(t, change)
+	{
 		for _, pair := range [][2]string{{"udp", "udp"}, {"udp", "tcp"}, {"tcp", "udp"}, {"tcp", "tcp"}} {
-			t.Run(name+pair[0]+" to "+pair[1], func(t *testing.T) {
+			t.Run(pair[0]+" to "+pair[1], func(t *testing.T) {
 				a, b := dial(t, s, pair[0]), dial(t, s, pair[1]).as("1:bob")
 				ra, rb := a.allocate(), b.allocate()
 				before := s.Stats()

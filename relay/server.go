@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"fmt"
 	"net/netip"
 	"runtime"
 	"sync"
@@ -27,12 +28,14 @@ type Server struct {
 	works        *works
 	counters     counters
 	engines      []*engine
+	shards       []*shard // none: every socket has a goroutine
 	listeners    []*udp.Conn
 	streams      *streams
 
 	complaints  bucket
 	ids         atomic.Uint64
 	revocations atomic.Uint64
+	turn        atomic.Uint64 // whose turn it is among the shards
 	draining    atomic.Bool
 	forwarded   atomic.Pointer[PortRange] // nil: none
 
@@ -75,6 +78,9 @@ func Listen(cfg Config) (*Server, error) {
 		}
 		s.engines = append(s.engines, e)
 	}
+	if !cfg.Portable {
+		s.openShards()
+	}
 	for i, conn := range cfg.Handed {
 		if err := s.adopt(conn); err != nil {
 			for _, rest := range cfg.Handed[i:] {
@@ -91,7 +97,10 @@ func Listen(cfg Config) (*Server, error) {
 		}
 	}
 	for _, c := range s.listeners {
-		s.running.Go(func() { s.serve(c) })
+		if err := s.serve(c); err != nil {
+			s.Close()
+			return nil, fmt.Errorf("UDP address %v: %w", c.LocalAddr(), err)
+		}
 	}
 	return s, nil
 }
@@ -163,6 +172,9 @@ func (s *Server) Close() error {
 		}
 		for _, e := range s.engines {
 			e.Close()
+		}
+		for _, sh := range s.shards {
+			sh.loop.Close()
 		}
 	})
 	s.running.Wait()

@@ -57,11 +57,35 @@ func (w *wire) as(username string) *wire {
 	return w
 }
 
-// both runs a test over UDP and over TCP, each against a server of its own.
+// both runs a test over UDP and over TCP, on each plane that the system has, always against a server of its own.
 func both(t *testing.T, change func(*Config), f func(t *testing.T, s *testServer, network string)) {
 	t.Helper()
-	for _, network := range []string{"udp", "tcp"} {
-		t.Run(network, func(t *testing.T) { f(t, newServer(t, change), network) })
+	planes(t, change, func(t *testing.T, change func(*Config)) {
+		for _, network := range []string{"udp", "tcp"} {
+			t.Run(network, func(t *testing.T) { f(t, newServer(t, change), network) })
+		}
+	})
+}
+
+// planes runs a test on each plane that the system has.
+func planes(t *testing.T, change func(*Config), f func(t *testing.T, change func(*Config))) {
+	t.Helper()
+	for _, portable := range []bool{false, true} {
+		if portable && !onLinux {
+			return // there is no other
+		}
+		name := "auto"
+		if portable {
+			name = "portable"
+		}
+		t.Run(name, func(t *testing.T) {
+			f(t, func(c *Config) {
+				if change != nil {
+					change(c)
+				}
+				c.Portable = portable
+			})
+		})
 	}
 }
 

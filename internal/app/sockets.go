@@ -121,7 +121,8 @@ func (a *App) openRelay() (*relay.Server, error) {
 			UnauthRate:            a.cfg.UnauthRate,
 			ConnectionsPerAddress: a.cfg.ConnectionsPerAddress,
 		},
-		Log: a.log,
+		Portable: a.cfg.RelayPlane == config.PortablePlane,
+		Log:      a.log,
 	})
 }
 

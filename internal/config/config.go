@@ -55,6 +55,7 @@ type Config struct {
 	RelayBandwidth        BitRate       `name:"relay-bandwidth" type:"raw" def:"0" group:"relay" placeholder:"BITS" help:"Bits per second relayed in total, as 1G; 0, the default, is no limit."`
 	UnauthRate            int           `name:"unauth-rate" type:"raw" def:"2000" min:"1" max:"10000000" group:"relay" placeholder:"N" help:"Unauthenticated TURN answers a second for each /24 (IPv6 /56); twice as many at once."`
 	ConnectionsPerAddress int           `name:"connections-per-address" type:"raw" def:"20000" min:"1" max:"10000000" group:"relay" placeholder:"N" help:"TCP connections held by one address at a time."`
+	RelayPlane            Plane         `name:"relay-plane" type:"raw" def:"auto" group:"relay" placeholder:"auto|portable" help:"How UDP sockets are served: auto takes the fastest way of this system; portable, for diagnosis, the one that all have."`
 	TURNListen            []Listener    `name:"turn-listen" type:"raw" group:"relay" placeholder:"URL" help:"Further address for TURN alone, as udp://:3478, tcp://:3478 or tls://:5349. Repeatable."`
 	TURNHost              string        `name:"turn-host" type:"raw" reload:"yes" group:"relay" placeholder:"HOST" help:"Name or address of this node in the TURN URLs it gives out (the one the client used)."`
 	TURNURLs              []TURNURL     `name:"turn-url" type:"raw" reload:"yes" group:"relay" placeholder:"URL" help:"TURN URL to give out instead of the computed ones, where a load balancer stands in front. Repeatable."`

@@ -36,7 +36,7 @@ func TestDefaults(t *testing.T) {
 	want := Config{
 		Listen: netip.MustParseAddrPort("[::]:8080"), Data: "callbox-data", LogFormat: LogAuto, LogLevel: slog.LevelInfo,
 		QR: Auto, GuestInvites: InviteUsers,
-		DoctorEvery: 12 * time.Hour, SessionTTL: 168 * time.Hour, TURNTTL: time.Hour, Realm: "callbox", TURNS: Auto, RelayPorts: PortRange{49152, 65535},
+		DoctorEvery: 12 * time.Hour, SessionTTL: 168 * time.Hour, TURNTTL: time.Hour, Realm: "callbox", TURNS: Auto, RelayPorts: PortRange{49152, 65535}, RelayPlane: AutoPlane,
 		MetricsListen: MetricsAddr{Auto: true},
 		UserQuota:     100, UnauthRate: 2000, ConnectionsPerAddress: 20000, MessageRate: 1000, MessageBytes: 4e6, MaxPeers: 50,
 		STUNServers: []STUNServer{"stun.cloudflare.com:3478", "stun.l.google.com:19302"}, MapPort: MapAuto,

@@ -124,6 +124,18 @@ func (c *Compat) UnmarshalText(text []byte) error {
 	return oneOf(c, text, PeerJS, YWebRTC, Ayame, Matchbox)
 }
 
+// Plane is how the relay serves its UDP sockets.
+type Plane string
+
+// The values of a Plane.
+const (
+	AutoPlane     Plane = "auto"     // the fastest this system has
+	PortablePlane Plane = "portable" // the one all systems have
+)
+
+// UnmarshalText parses a plane.
+func (p *Plane) UnmarshalText(text []byte) error { return oneOf(p, text, AutoPlane, PortablePlane) }
+
 func oneOf[T ~string](into *T, text []byte, allowed ...T) error {
 	names := make([]string, len(allowed))
 	for i, v := range allowed {

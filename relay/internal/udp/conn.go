@@ -10,9 +10,10 @@ import (
 	"syscall"
 )
 
-// Conn is one bound UDP socket. Read belongs to one goroutine; sending and closing are for any.
+// Conn is one bound UDP socket: a socket of the net package, whose reader calls Read, or one of a Loop, which calls what Start was
+// given. Read belongs to one goroutine; sending and closing are for any.
 type Conn struct {
-	udp     *net.UDPConn
+	udp     *net.UDPConn // nil: a loop's
 	local   netip.AddrPort
 	tooLong *atomic.Uint64
 	sys     connSys
@@ -75,7 +76,7 @@ func Adopt(conn *net.UDPConn, o Options) (*Conn, error) {
 func (c *Conn) LocalAddr() netip.AddrPort { return c.local }
 
 // Close closes the socket; a waiting Read returns net.ErrClosed.
-func (c *Conn) Close() error { return c.udp.Close() }
+func (c *Conn) Close() error { return c.close() }
 
 // ErrUnsupported is a socket feature this system does not have.
 var ErrUnsupported = errors.New("not supported by this system")

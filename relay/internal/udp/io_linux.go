@@ -2,6 +2,7 @@ package udp
 
 import (
 	"errors"
+	"net"
 	"os"
 	"syscall"
 	"unsafe"
@@ -13,10 +14,40 @@ import (
 
 // headers is the kernel's view of a batch. The kernel keeps none of the pointers after a call.
 type headers struct {
-	msgs  [BatchSize]unix.Mmsghdr
-	iovs  [BatchSize]unix.Iovec
-	names [BatchSize]unix.RawSockaddrInet6 // large enough for an IPv4 address too
-	ctrls [BatchSize][controlSize]byte
+	msgs  [outboxSize]unix.Mmsghdr
+	iovs  [outboxSize]unix.Iovec
+	names [outboxSize]unix.RawSockaddrInet6 // large enough for an IPv4 address too
+	ctrls [outboxSize][controlSize]byte
+}
+
+// bind makes message i one buffer with its name and control data.
+func (h *headers) bind(i int, buffer *byte, size int) {
+	h.iovs[i].Base = buffer
+	h.iovs[i].SetLen(size)
+	m := &h.msgs[i].Hdr
+	m.Iov = &h.iovs[i]
+	m.SetIovlen(1)
+	m.Name = (*byte)(unsafe.Pointer(&h.names[i]))
+	m.Control = &h.ctrls[i][0]
+}
+
+// receive fills messages from one on; it does not wait.
+func (h *headers) receive(fd uintptr, from, count int) (int, syscall.Errno) {
+	for i := from; i < from+count; i++ {
+		h.msgs[i].Hdr.Namelen = unix.SizeofSockaddrInet6
+		h.msgs[i].Hdr.SetControllen(controlSize)
+	}
+	for {
+		n, _, errno := syscall.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&h.msgs[from])), uintptr(count),
+			unix.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case 0:
+			return int(n), 0
+		case syscall.EINTR:
+		default:
+			return 0, errno
+		}
+	}
 }
 
 type batchSys struct {
@@ -26,24 +57,19 @@ type batchSys struct {
 }
 
 func (s *batchSys) init(b *Batch) {
-	for i := range s.headers.msgs {
-		h := &s.headers
-		h.iovs[i].Base = &b.slots[i].slot[Headroom]
-		h.iovs[i].SetLen(MaxDatagram + tailroom)
-		h.msgs[i].Hdr.Iov = &h.iovs[i]
-		h.msgs[i].Hdr.SetIovlen(1)
-		h.msgs[i].Hdr.Name = (*byte)(unsafe.Pointer(&h.names[i]))
-		h.msgs[i].Hdr.Control = &h.ctrls[i][0]
+	for i := range b.slots {
+		s.headers.bind(i, &b.slots[i].slot[Headroom], MaxDatagram+tailroom)
 	}
 }
 
-// connSys is owned by the one reader, except six, which does not change.
+// connSys is owned by the one reader, except six, which does not change, and looped.
 type connSys struct {
-	six  bool // an AF_INET6 socket
-	raw  syscall.RawConn
-	read func(fd uintptr) bool
-	pool *Pool
-	got  *Batch
+	six    bool // an AF_INET6 socket
+	looped looped
+	raw    syscall.RawConn
+	read   func(fd uintptr) bool
+	pool   *Pool
+	got    *Batch
 }
 
 func (c *Conn) init(o Options) error {
@@ -83,12 +109,32 @@ func (c *Conn) init(o Options) error {
 // enlarge asks for a receive buffer; a smaller one than asked for is no fault. Past the kernel's bound it takes a privilege.
 func (c *Conn) enlarge(size int) {
 	var forced error
-	err := c.sys.raw.Control(func(fd uintptr) {
+	err := c.control(func(fd uintptr) {
 		forced = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, size)
 	})
 	if err != nil || forced != nil {
-		_ = c.udp.SetReadBuffer(size)
+		_ = c.control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, size) })
 	}
+}
+
+// control calls f with the socket's descriptor, unless the socket is closed.
+func (c *Conn) control(f func(fd uintptr)) error {
+	if c.udp != nil {
+		return c.sys.raw.Control(f)
+	}
+	if !c.sys.looped.acquire() {
+		return net.ErrClosed
+	}
+	defer c.sys.looped.release()
+	f(uintptr(c.sys.looped.fd))
+	return nil
+}
+
+func (c *Conn) close() error {
+	if c.udp != nil {
+		return c.udp.Close()
+	}
+	return c.leave()
 }
 
 // ReusePort says whether several sockets can share one address and its load.
@@ -112,7 +158,7 @@ func (c *Conn) SetDontFragment(on bool) error {
 		mode = unix.IP_PMTUDISC_DO
 	}
 	var option error
-	err := c.sys.raw.Control(func(fd uintptr) {
+	err := c.control(func(fd uintptr) {
 		if c.sys.six {
 			option = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, mode)
 		} else {
@@ -150,28 +196,14 @@ func (c *Conn) Read(pool *Pool) (*Batch, error) {
 // readOnce is called by the poller when the socket may have something. It reports whether the wait is over.
 func (c *Conn) readOnce(fd uintptr) bool {
 	b := c.sys.pool.get()
-	h := &b.sys.headers
-	for i := range h.msgs {
-		h.msgs[i].Hdr.Namelen = unix.SizeofSockaddrInet6
-		h.msgs[i].Hdr.SetControllen(controlSize)
+	n, errno := b.sys.headers.receive(fd, 0, BatchSize)
+	if errno == syscall.EAGAIN {
+		c.sys.pool.Put(b)
+		return false
 	}
-	for {
-		n, _, errno := syscall.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&h.msgs[0])), BatchSize,
-			unix.MSG_DONTWAIT, 0, 0)
-		switch errno {
-		case syscall.EINTR:
-			continue
-		case syscall.EAGAIN:
-			c.sys.pool.Put(b)
-			return false
-		}
-		b.sys.count, b.sys.errno = int(n), errno
-		if errno != 0 {
-			b.sys.count = 0
-		}
-		c.sys.got = b
-		return true
-	}
+	b.sys.count, b.sys.errno = n, errno
+	c.sys.got = b
+	return true
 }
 
 // collect turns what the kernel wrote into packets, leaving out the cut ones.
@@ -188,77 +220,9 @@ func (c *Conn) collect(b *Batch) {
 			// Slots and iovecs stay in step: move the datagram, which happens only behind an oversized one.
 			copy(b.slots[kept].slot[Headroom:], b.slots[i].slot[Headroom:Headroom+n])
 		}
-		b.fill(kept, n, fromSockaddr(&h.names[i]), localOf(h.ctrls[i][:h.msgs[i].Hdr.Controllen]))
+		local, _ := fromControl(h.ctrls[i][:h.msgs[i].Hdr.Controllen])
+		b.fill(kept, n, fromSockaddr(&h.names[i]), local)
 		kept++
 	}
 	b.Packets = b.slots[:kept]
-}
-
-type outboxSys struct {
-	headers *headers
-	write   func(fd uintptr) bool
-	next    int // the first header not yet sent
-	count   int
-	errno   syscall.Errno
-}
-
-// send sends one run through one socket. It waits for room in the socket's buffer and skips datagrams the system refuses.
-func (o *Outbox) send(c *Conn, run []outgoing) {
-	s := &o.sys
-	if s.headers == nil {
-		s.headers = new(headers)
-		s.write = s.writeOnce
-	}
-	h := s.headers
-	for i := range run {
-		p := &run[i]
-		h.iovs[i].Base = unsafe.SliceData(p.data)
-		h.iovs[i].SetLen(len(p.data))
-		m := &h.msgs[i].Hdr
-		m.Iov = &h.iovs[i]
-		m.SetIovlen(1)
-		m.Name = (*byte)(unsafe.Pointer(&h.names[i]))
-		m.Namelen = toSockaddr(&h.names[i], p.peer, c.sys.six)
-		m.Control = nil
-		m.SetControllen(0)
-		if p.local.IsValid() {
-			m.Control = &h.ctrls[i][0]
-			m.SetControllen(putLocal(&h.ctrls[i], p.local, c.sys.six))
-		}
-	}
-	s.next, s.count = 0, len(run)
-	for s.next < s.count {
-		s.errno = 0
-		if err := c.sys.raw.Write(s.write); err != nil {
-			for range s.count - s.next {
-				o.failed(err)
-			}
-			return
-		}
-		if s.errno != 0 {
-			o.failed(s.errno)
-			s.next++
-		}
-	}
-	for i := range run {
-		h.iovs[i].Base = nil
-	}
-}
-
-func (s *outboxSys) writeOnce(fd uintptr) bool {
-	for s.next < s.count {
-		n, _, errno := syscall.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&s.headers.msgs[s.next])),
-			uintptr(s.count-s.next), unix.MSG_DONTWAIT, 0, 0)
-		switch errno {
-		case 0:
-			s.next += int(n)
-		case syscall.EINTR:
-		case syscall.EAGAIN:
-			return false
-		default:
-			s.errno = errno
-			return true
-		}
-	}
-	return true
 }

@@ -1,63 +1,147 @@
 package udp
 
 import (
+	"net"
 	"net/netip"
+	"os"
+	"strings"
 	"testing"
 )
 
 // TestLocalAddressIsToldAndKept asks a wildcard socket at an address and answers from another.
 func TestLocalAddressIsToldAndKept(t *testing.T) {
-	for _, at := range []string{"0.0.0.0:0", "[::]:0"} {
-		c := listen(t, at, Options{TellLocal: true})
-		asker := listen(t, "127.0.0.1:0", Options{})
-		second := netip.MustParseAddr("127.0.0.2")
-		out := Outbox{Failed: func(err error) { t.Error(err) }}
-		out.Add(asker, []byte("ask"), netip.AddrPortFrom(second, c.LocalAddr().Port()), netip.Addr{})
-		out.Flush()
-		_, from, local := collect(t, c, 1)
-		if local[0] != second || from[0] != asker.LocalAddr() {
-			t.Fatalf("%s: from %v to %v", at, from[0], local[0])
+	kinds(t, func(t *testing.T, open func(*testing.T, string, Options) *socket) {
+		for _, at := range []string{"0.0.0.0:0", "[::]:0"} {
+			c := open(t, at, Options{TellLocal: true})
+			asker := open(t, "127.0.0.1:0", Options{})
+			second := netip.MustParseAddr("127.0.0.2")
+			asker.out.Add(asker.Conn, []byte("ask"), netip.AddrPortFrom(second, c.LocalAddr().Port()), netip.Addr{})
+			asker.out.Flush()
+			got := c.collect(t, 1)[0]
+			if got.local != second || got.from != asker.LocalAddr() {
+				t.Fatalf("%s: from %v to %v", at, got.from, got.local)
+			}
+			for range 3 {
+				c.out.Add(c.Conn, []byte("answer"), got.from, got.local)
+			}
+			c.out.Flush()
+			for _, r := range asker.collect(t, 3) {
+				if r.from.Addr() != second {
+					t.Fatalf("%s: the answer is from %v", at, r.from)
+				}
+			}
 		}
-		out.Add(c, []byte("answer"), from[0], local[0])
-		out.Flush()
-		if _, from, _ := collect(t, asker, 1); from[0].Addr() != second {
-			t.Fatalf("%s: the answer is from %v", at, from[0])
-		}
-	}
+	})
 }
 
 func TestBroadcastIsRefused(t *testing.T) {
-	for _, at := range []string{"0.0.0.0:0", "[::]:0"} {
-		c := listen(t, at, Options{})
-		refused := 0
-		out := Outbox{Failed: func(error) { refused++ }}
-		for _, to := range []string{"127.255.255.255:9", "255.255.255.255:9"} {
-			out.Add(c, []byte("to all"), netip.MustParseAddrPort(to), netip.Addr{})
+	kinds(t, func(t *testing.T, open func(*testing.T, string, Options) *socket) {
+		for _, at := range []string{"0.0.0.0:0", "[::]:0"} {
+			c := open(t, at, Options{})
+			refused := 0
+			out := Outbox{Failed: func(error) { refused++ }}
+			for _, to := range []string{"127.255.255.255:9", "255.255.255.255:9"} {
+				out.Add(c.Conn, []byte("to all"), netip.MustParseAddrPort(to), netip.Addr{})
+			}
+			out.Flush()
+			if refused != 2 {
+				t.Errorf("%s: %d of 2 broadcasts were refused", at, refused)
+			}
 		}
-		out.Flush()
-		if refused != 2 {
-			t.Errorf("%s: %d of 2 broadcasts were refused", at, refused)
-		}
-	}
+	})
 }
 
 func TestReusePortShares(t *testing.T) {
-	a := listen(t, "127.0.0.1:0", Options{ReusePort: true})
-	b := listen(t, a.LocalAddr().String(), Options{ReusePort: true})
-	if a.LocalAddr() != b.LocalAddr() {
-		t.Fatal(a.LocalAddr(), b.LocalAddr())
-	}
-	if c, err := Listen(a.LocalAddr(), Options{}); err == nil {
-		c.Close()
-		t.Fatal("a socket outside the group has the same address")
-	}
+	kinds(t, func(t *testing.T, open func(*testing.T, string, Options) *socket) {
+		a := open(t, "127.0.0.1:0", Options{ReusePort: true})
+		b := open(t, a.LocalAddr().String(), Options{ReusePort: true})
+		if a.LocalAddr() != b.LocalAddr() {
+			t.Fatal(a.LocalAddr(), b.LocalAddr())
+		}
+		if c, err := Listen(a.LocalAddr(), Options{}); err == nil {
+			c.Close()
+			t.Fatal("a socket outside the group has the same address")
+		}
+	})
 }
 
 func TestDontFragment(t *testing.T) {
-	c := listen(t, "127.0.0.1:0", Options{})
-	for _, on := range []bool{true, false} {
-		if err := c.SetDontFragment(on); err != nil {
+	kinds(t, func(t *testing.T, open func(*testing.T, string, Options) *socket) {
+		c := open(t, "127.0.0.1:0", Options{})
+		for _, on := range []bool{true, false} {
+			if err := c.SetDontFragment(on); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+// TestRefusedRunIsSentOneByOne gives the kernel a run that makes more pieces than it takes.
+func TestRefusedRunIsSentOneByOne(t *testing.T) {
+	l := startLoop(t)
+	if !l.gso {
+		if os.Getenv("CI") != "" {
+			t.Fatal("this kernel has no UDP GSO")
+		}
+		t.Skip("this kernel has no UDP GSO")
+	}
+	for _, at := range []string{"127.0.0.1:0", "0.0.0.0:0"} {
+		from, err := l.Listen(netip.MustParseAddrPort(at), Options{})
+		if err != nil {
 			t.Fatal(err)
 		}
+		to := openReader(t, "127.0.0.1:0", Options{})
+		out := Outbox{Failed: func(err error) { t.Error(err) }}
+		for _, text := range []string{"one", "two", "six"} {
+			out.Add(from, []byte(strings.Repeat(text, 50)), to.LocalAddr(), netip.MustParseAddr("127.0.0.1"))
+		}
+		if len(out.runs) != 1 {
+			t.Fatalf("%d runs", len(out.runs))
+		}
+		out.runs[0].size = 1
+		out.Flush()
+		for i, r := range to.collect(t, 3) {
+			if want := []string{"one", "two", "six"}[i]; string(r.data) != strings.Repeat(want, 50) {
+				t.Fatalf("%q, want %q", r.data, want)
+			}
+		}
+	}
+}
+
+// TestLoopOfManySockets closes sockets of a loop while packets come to them and others take their place.
+func TestLoopOfManySockets(t *testing.T) {
+	l := startLoop(t)
+	sender, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sender.Close()
+	for i := range 200 {
+		c, err := l.Listen(netip.MustParseAddrPort("127.0.0.1:0"), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		came := make(chan string, 100)
+		if err := c.Start(func(p *Packet) { came <- string(p.Data) }); err != nil {
+			t.Fatal(err)
+		}
+		name := string(rune('a' + i%26))
+		for range 10 {
+			if _, err := sender.WriteTo([]byte(name), net.UDPAddrFromAddrPort(c.LocalAddr())); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := <-came; got != name {
+			t.Fatalf("socket %s got what was for %s", name, got)
+		}
+		c.Close()
+		if err := c.Start(nil); err == nil {
+			t.Fatal("a closed socket was started")
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.conns) > 2 {
+		t.Fatalf("%d places for one socket at a time", len(l.conns))
 	}
 }

@@ -20,6 +20,8 @@ func (*batchSys) init(*Batch) {}
 
 func (c *Conn) init(Options) error { return nil }
 
+func (c *Conn) close() error { return c.udp.Close() }
+
 // errCut is Windows' error for a datagram longer than the buffer (WSAEMSGSIZE), a number that other systems do not use. Anybody
 // can send one, so it is no reason for the reader to rest.
 const errCut = syscall.Errno(10040)
@@ -58,10 +60,12 @@ func (c *Conn) Read(pool *Pool) (*Batch, error) {
 	}
 }
 
-func (o *Outbox) send(c *Conn, run []outgoing) {
-	for i := range run {
-		if _, err := c.udp.WriteToUDPAddrPort(run[i].data, run[i].peer); err != nil {
-			o.failed(err)
+func (o *Outbox) send(c *Conn, runs []int) {
+	for _, r := range runs {
+		for i := o.runs[r].first; i >= 0; i = o.queue[i].next {
+			if _, err := c.udp.WriteToUDPAddrPort(o.queue[i].data, o.runs[r].peer); err != nil {
+				o.failed(1, err)
+			}
 		}
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// controlSize is the space for one IPV6_PKTINFO control message, the larger of the two kinds.
-const controlSize = 40
+// controlSize is the space for an IPV6_PKTINFO control message, the larger of the two kinds, and one with a segment's size.
+const controlSize = 64
 
 func fromSockaddr(sa *unix.RawSockaddrInet6) netip.AddrPort {
 	if sa.Family == unix.AF_INET {
@@ -58,20 +58,36 @@ func networkOrder(p uint16) uint16 {
 	return binary.BigEndian.Uint16(b[:])
 }
 
-// localOf finds the destination address in a received datagram's control data.
-func localOf(control []byte) netip.Addr {
-	if len(control) < unix.SizeofCmsghdr {
-		return netip.Addr{}
+// fromControl finds in a received datagram's control data the address it came to, and the size of the datagrams that the
+// kernel has joined in it; 0: it is one.
+func fromControl(control []byte) (local netip.Addr, segment int) {
+	for len(control) >= unix.SizeofCmsghdr {
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
+		size := int(h.Len)
+		if size < unix.SizeofCmsghdr || size > len(control) {
+			break
+		}
+		data := control[unix.CmsgLen(0):size]
+		switch {
+		case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
+			local = netip.AddrFrom4([4]byte(data[8:12]))
+		case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
+			local = netip.AddrFrom16([16]byte(data[:16]))
+		case h.Level == unix.SOL_UDP && h.Type == unix.UDP_GRO && len(data) >= 4:
+			segment = int(binary.NativeEndian.Uint32(data))
+		}
+		control = control[min(len(control), unix.CmsgSpace(len(data))):]
 	}
+	return local, segment
+}
+
+// putSegment writes the control message that makes the kernel cut a message into datagrams, and returns its size.
+func putSegment(control []byte, size int) int {
 	h := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
-	data := control[unix.CmsgLen(0):]
-	switch {
-	case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
-		return netip.AddrFrom4([4]byte(data[8:12]))
-	case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
-		return netip.AddrFrom16([16]byte(data[:16]))
-	}
-	return netip.Addr{}
+	h.Level, h.Type = unix.SOL_UDP, unix.UDP_SEGMENT
+	h.SetLen(unix.CmsgLen(2))
+	binary.NativeEndian.PutUint16(control[unix.CmsgLen(0):], uint16(size))
+	return unix.CmsgSpace(2)
 }
 
 // putLocal writes the control message that makes a datagram leave from the address, and returns its size.

@@ -1,0 +1,26 @@
+//go:build !linux
+
+package udp
+
+import "net/netip"
+
+// Loop is not to be had on this system.
+type Loop struct{}
+
+// NewLoop fails.
+func NewLoop(*Outbox, func(), func()) (*Loop, error) { return nil, ErrUnsupported }
+
+// Run returns at once.
+func (l *Loop) Run() {}
+
+// Close does nothing.
+func (l *Loop) Close() {}
+
+// Listen fails.
+func (l *Loop) Listen(netip.AddrPort, Options) (*Conn, error) { return nil, ErrUnsupported }
+
+// Loop is nil.
+func (c *Conn) Loop() *Loop { return nil }
+
+// Start fails.
+func (c *Conn) Start(func(*Packet)) error { return ErrUnsupported }
