@@ -1,27 +1,27 @@
 // Package callboxtest starts real callbox servers on loopback for the tests of other programs, in the manner of
-// net/http/httptest: New one alone, NewCluster several that share a Redis in the test process. Everything they open is on
-// ports that the system chooses, in a folder of the test, and ends with the test.
+// net/http/httptest: Start one alone, StartCluster several that share a Redis in the test process. Everything they open is on
+// ports that the system chooses, in folders of their own, and ends with the test. Nothing reaches beyond loopback: no router is
+// asked for a mapping, no certificate for, nobody for the public address; relays may reach loopback peers.
 //
-//	s := callboxtest.New(t)
+//	s := callboxtest.Start(t)
 //	s.AddUser("ada", "correct horse battery")
 //	token := s.RoomToken("tea", "guest")
-//	turn := s.TURN("guest")
+//	ice := s.ICEServers("tea", "guest")
+//	peer := s.Client("tea", "guest")
 //
 // It is not for anything but tests.
 package callboxtest
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
-	"encoding/json"
-	"net/http"
-	"net/http/cookiejar"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,12 +45,18 @@ type Server struct {
 	Data      string // its data directory; ca.crt in it verifies https:// on the same port
 
 	t       testing.TB
+	app     *app.App
 	secrets [][]byte
 	control *control.Client
-	stop    func() error
+	cluster *Cluster // nil: alone
+	gate    *gate    // between it and the cluster's Redis; nil: alone
+	conns   connections
+	stop    func() error // idempotent
+
+	killed atomic.Bool // by Cluster.Kill
 
 	mu  sync.Mutex
-	key *control.NewKey // made with the first room token
+	key *control.NewKey // guarded by mu; made with the first room token
 }
 
 // Option changes a server before it starts.
@@ -60,40 +66,60 @@ type settings struct {
 	flags map[string][]string
 }
 
+// quiet are the settings that keep a server to itself, unless a test gives them.
+var quiet = map[string]string{
+	"drain-timeout":  "0s",
+	"metrics-listen": "off",
+	"doctor-every":   "0s", // it would make allocations beside the test's own
+}
+
 // WithFlag sets a flag of `callbox serve` by its name without dashes, as WithFlag("origin", "https://app.example"); a
 // repeatable flag takes several values. --listen, --data, --realm and --turn-secret-file are this package's own.
 func WithFlag(name string, values ...string) Option {
 	return func(s *settings) { s.flags[name] = values }
 }
 
-// New starts a server alone. It ends with the test, which fails where it does not end well.
-func New(t testing.TB, options ...Option) *Server {
+// Start starts a server alone. It ends with the test, which fails where it does not end well.
+func Start(t testing.TB, options ...Option) *Server {
 	t.Helper()
-	return start(t, newSecret(t), options)
+	return start(t, newSecret(t), nil, options)
 }
 
 // newSecret makes a file with the secret of a server or cluster.
 func newSecret(t testing.TB) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "secret")
+	path := filepath.Join(folder(t), "secret")
 	if err := os.WriteFile(path, []byte(base64.StdEncoding.EncodeToString([]byte(rand.Text()))+"\n"), 0o600); err != nil {
 		t.Fatalf("callboxtest: %v", err)
 	}
 	return path
 }
 
-func start(t testing.TB, secret string, options []Option) *Server {
+// folder is a new one with a short path, whatever the test is called: the control socket's has a limit of about 100 bytes.
+func folder(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "callbox")
+	if err != nil {
+		t.Fatalf("callboxtest: %v", err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+func start(t testing.TB, secret string, g *gate, options []Option) *Server {
 	t.Helper()
 	s := settings{flags: map[string][]string{}}
-	s.flags["metrics-listen"] = []string{"off"} // an option may ask for it
 	for _, o := range options {
 		o(&s)
 	}
-	data := filepath.Join(t.TempDir(), "data")
+	data := filepath.Join(folder(t), "data")
 	s.flags["listen"], s.flags["data"], s.flags["realm"] = []string{"127.0.0.1:0"}, []string{data}, []string{realm}
 	s.flags["turn-secret-file"] = []string{secret}
-	if s.flags["doctor-every"] == nil {
-		s.flags["doctor-every"] = []string{"0s"} // it would make allocations beside the test's own
+	s.flags["allow-peer"] = append(s.flags["allow-peer"], "127.0.0.0/8", "::1/128")
+	for name, value := range quiet {
+		if _, given := s.flags[name]; !given {
+			s.flags[name] = []string{value}
+		}
 	}
 	cfg, _, err := config.Load(config.Sources{Flags: s.flags})
 	if err != nil {
@@ -103,19 +129,17 @@ func start(t testing.TB, secret string, options []Option) *Server {
 	if err != nil {
 		t.Fatalf("callboxtest: %v", err)
 	}
-	a, err := app.New(context.Background(), cfg, app.Options{Version: "callboxtest"})
+	out := &Server{Data: data, t: t, gate: g, secrets: [][]byte{[]byte(strings.TrimSpace(string(line)))}, control: control.NewClient(data)}
+	out.app, err = app.New(context.Background(), cfg, app.Options{Version: "callboxtest", Accepted: out.conns.add})
 	if err != nil {
 		t.Fatalf("callboxtest: %v", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- a.Run(ctx) }()
-	addr := a.Addr().String()
-	out := &Server{
-		URL: "http://" + addr, WebSocket: "ws://" + addr + "/ws", Addr: addr, Data: data,
-		t: t, secrets: [][]byte{[]byte(strings.TrimSpace(string(line)))}, control: control.NewClient(data),
-		stop: sync.OnceValue(func() error { cancel(); return <-ended }),
-	}
+	go func() { ended <- out.app.Run(ctx) }()
+	out.stop = sync.OnceValue(func() error { cancel(); return <-ended })
+	out.Addr = out.app.Addr().String()
+	out.URL, out.WebSocket = "http://"+out.Addr, "ws://"+out.Addr+"/ws"
 	t.Cleanup(out.Close)
 	return out
 }
@@ -123,12 +147,12 @@ func start(t testing.TB, secret string, options []Option) *Server {
 // Close stops the server as SIGTERM does, and waits. It may be called before the test ends, and more than once.
 func (s *Server) Close() {
 	s.t.Helper()
-	if err := s.stop(); err != nil {
+	if err := s.stop(); err != nil && !s.killed.Load() {
 		s.t.Errorf("callboxtest: stopped with: %v", err)
 	}
 }
 
-// AddUser makes a user who can log in.
+// AddUser makes a user who can log in, at every node of a cluster.
 func (s *Server) AddUser(name, password string) { s.addUser(name, password, false) }
 
 // AddAdmin makes an administrator.
@@ -141,6 +165,10 @@ func (s *Server) addUser(name, password string, admin bool) {
 	if err := s.control.AddUser(ctx, control.UserAdd{Name: name, Password: password, Admin: admin}); err != nil {
 		s.t.Fatalf("callboxtest: user %s: %v", name, err)
 	}
+	s.everywhere(ctx, "user "+name, func(c *control.Client) (bool, error) {
+		users, err := c.Users(ctx)
+		return slices.ContainsFunc(users, func(u control.User) bool { return u.Name == name }), err
+	})
 }
 
 // RemoveUser removes a user; the user's sessions, calls and relays end.
@@ -151,34 +179,10 @@ func (s *Server) RemoveUser(name string) {
 	if err := s.control.RemoveUser(ctx, name); err != nil {
 		s.t.Fatalf("callboxtest: user %s: %v", name, err)
 	}
-}
-
-// LogIn returns a client that carries the user's cookie and follows no redirect.
-func (s *Server) LogIn(name, password string) *http.Client {
-	s.t.Helper()
-	jar, err := cookiejar.New(nil)
-	if err != nil {
-		s.t.Fatalf("callboxtest: %v", err)
-	}
-	transport := &http.Transport{}
-	s.t.Cleanup(transport.CloseIdleConnections)
-	c := &http.Client{
-		Jar: jar, Transport: transport, Timeout: requestTimeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	body, err := json.Marshal(map[string]string{"username": name, "password": password})
-	if err != nil {
-		s.t.Fatalf("callboxtest: %v", err)
-	}
-	resp, err := c.Post(s.URL+"/api/v1/login", "application/json", bytes.NewReader(body))
-	if err != nil {
-		s.t.Fatalf("callboxtest: %v", err)
-	}
-	_ = resp.Body.Close()
-	if resp.StatusCode != http.StatusNoContent {
-		s.t.Fatalf("callboxtest: %s cannot log in: %s", name, resp.Status)
-	}
-	return c
+	s.everywhere(ctx, "the end of user "+name, func(c *control.Client) (bool, error) {
+		users, err := c.Users(ctx)
+		return err == nil && !slices.ContainsFunc(users, func(u control.User) bool { return u.Name == name }), err
+	})
 }
 
 // APIKey returns an API key of the server as "ID.SECRET", made with the first call.
@@ -199,6 +203,10 @@ func (s *Server) apiKey() control.NewKey {
 			s.t.Fatalf("callboxtest: API key: %v", err)
 		}
 		s.key = &key
+		s.everywhere(ctx, "API key", func(c *control.Client) (bool, error) {
+			keys, err := c.Keys(ctx)
+			return slices.ContainsFunc(keys, func(k control.Key) bool { return k.ID == key.ID }), err
+		})
 	}
 	return *s.key
 }
@@ -213,24 +221,4 @@ func (s *Server) RoomToken(room, user string) string {
 		s.t.Fatalf("callboxtest: room token: %v", err)
 	}
 	return token
-}
-
-// Credential opens the relay.
-type Credential struct {
-	URLs     []string // turn: URLs of the server, UDP first
-	Realm    string
-	Username string
-	Password string
-	Expires  time.Time
-}
-
-// TURN issues a credential for an hour.
-func (s *Server) TURN(user string) Credential {
-	s.t.Helper()
-	issuer := auth.TURN{Secrets: s.secrets, Realm: realm}
-	username, password, expires := issuer.Credential(user, time.Hour, time.Now())
-	return Credential{
-		URLs:  []string{"turn:" + s.Addr + "?transport=udp", "turn:" + s.Addr + "?transport=tcp"},
-		Realm: realm, Username: username, Password: password, Expires: expires,
-	}
 }

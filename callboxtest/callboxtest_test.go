@@ -2,105 +2,78 @@ package callboxtest_test
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/coder/websocket"
 	"github.com/pion/turn/v3"
 	"go.uber.org/goleak"
 
 	"callbox/callboxtest"
+	"callbox/signal/client"
 )
 
-const password = "correct horse battery"
+const (
+	password = "correct horse battery"
+	patience = 40 * time.Second
+)
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// peer is the smallest client of callbox.v1 that shows something.
-type peer struct {
-	t    *testing.T
-	conn *websocket.Conn
-	id   string
-}
-
-type message struct {
-	Type string          `json:"type"`
-	Peer json.RawMessage `json:"peer"`
-	From string          `json:"from"`
-	Data json.RawMessage `json:"data"`
-}
-
-func join(t *testing.T, s *callboxtest.Server, room, user string) *peer {
+// await takes events until there is one of a type.
+func await[E client.Event](t *testing.T, c *client.Client) E {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	conn, _, err := websocket.Dial(ctx, s.WebSocket, &websocket.DialOptions{Subprotocols: []string{"callbox.v1", "token." + s.RoomToken(room, user)}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.CloseNow() })
-	p := &peer{t: t, conn: conn}
-	p.send(map[string]any{"type": "hello"})
-	if err := json.Unmarshal(p.await("welcome").Peer, &p.id); err != nil {
-		t.Fatal(err)
-	}
-	p.send(map[string]any{"type": "join", "room": room})
-	p.await("joined")
-	return p
-}
-
-func (p *peer) send(v any) {
-	p.t.Helper()
-	text, err := json.Marshal(v)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	if err := p.conn.Write(p.t.Context(), websocket.MessageText, text); err != nil {
-		p.t.Fatal(err)
-	}
-}
-
-func (p *peer) await(kind string) message {
-	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for {
-		_, text, err := p.conn.Read(ctx)
+		e, err := c.Next(ctx)
 		if err != nil {
-			p.t.Fatalf("before %s: %v", kind, err)
+			var want E
+			t.Fatalf("before %T: %v", want, err)
 		}
-		var m message
-		if err := json.Unmarshal(text, &m); err != nil {
-			p.t.Fatal(err)
+		if e, ok := e.(E); ok {
+			return e
 		}
-		if m.Type == kind {
-			return m
-		}
+	}
+}
+
+func join(t *testing.T, c *client.Client, room string) *client.Client {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if _, err := c.Join(ctx, room); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// meet waits until a has seen b come into the room: before that a signal may find nobody.
+func meet(t *testing.T, a, b *client.Client) {
+	t.Helper()
+	for await[client.PeerJoined](t, a).Peer.ID != b.Self().ID {
 	}
 }
 
 // talk carries an offer and an answer between two peers.
-func talk(t *testing.T, a, b *peer) {
+func talk(t *testing.T, a, b *client.Client) {
 	t.Helper()
-	a.await("peer-joined")
-	a.send(map[string]any{"type": "signal", "to": b.id, "data": "offer"})
-	if m := b.await("signal"); m.From != a.id || string(m.Data) != `"offer"` {
-		t.Errorf("offer: %+v", m)
+	say := func(from, to *client.Client, text string) {
+		t.Helper()
+		if err := from.Signal(t.Context(), to.Self().ID, text); err != nil {
+			t.Fatal(err)
+		}
+		if s := await[client.Signal](t, to); s.From != from.Self().ID || string(s.Data) != `"`+text+`"` {
+			t.Errorf("%s: %+v", text, s)
+		}
 	}
-	b.send(map[string]any{"type": "signal", "to": a.id, "data": "answer"})
-	if m := a.await("signal"); m.From != b.id || string(m.Data) != `"answer"` {
-		t.Errorf("answer: %+v", m)
-	}
+	say(a, b, "offer")
+	say(b, a, "answer")
 }
 
 func TestServerAloneSignsInSignalsAndRelays(t *testing.T) {
-	s := callboxtest.New(t)
+	s := callboxtest.Start(t)
 	s.AddUser("ada", password)
 	resp, err := s.LogIn("ada", password).Get(s.URL + "/call/tea")
 	if err != nil {
@@ -110,15 +83,34 @@ func TestServerAloneSignsInSignalsAndRelays(t *testing.T) {
 	if resp.StatusCode != http.StatusOK {
 		t.Errorf("call page: %s", resp.Status)
 	}
-	a := join(t, s, "tea", "one")
-	talk(t, a, join(t, s, "tea", "two"))
+	one, two := join(t, s.Client("tea", "one"), "tea"), join(t, s.Client("tea", "two"), "tea")
+	meet(t, one, two)
+	talk(t, one, two)
+	// A user may be called by name.
+	ada := s.UserClient("ada", password)
+	if _, _, err := join(t, s.Client("tea", "three"), "tea").Call(t.Context(), "ada", "tea"); err != nil {
+		t.Error(err)
+	}
+	if r := await[client.Ring](t, ada); r.From.User != "three" || r.Room != "tea" {
+		t.Errorf("ring: %+v", r)
+	}
+	s.RemoveUser("ada")
+	for {
+		if _, err := ada.Next(t.Context()); err != nil {
+			break
+		}
+	}
+	ice := s.ICEServers("tea", "one")
+	if len(ice.Servers) < 2 || !strings.Contains(strings.Join(ice.Servers[1].URLs, " "), "turn:"+s.Addr) || ice.Servers[1].Credential == "" {
+		t.Errorf("ICE servers: %+v", ice)
+	}
 	for _, network := range []string{"udp", "tcp"} {
-		t.Run(network, func(t *testing.T) { allocate(t, s, network) })
+		t.Run(network, func(t *testing.T) { relay(t, s, network) })
 	}
 }
 
-// allocate opens a relay on the server.
-func allocate(t *testing.T, s *callboxtest.Server, network string) {
+// relay sends through the server to a peer on loopback and back.
+func relay(t *testing.T, s *callboxtest.Server, network string) {
 	t.Helper()
 	c := s.TURN("ada")
 	var conn net.PacketConn
@@ -135,71 +127,114 @@ func allocate(t *testing.T, s *callboxtest.Server, network string) {
 		}
 	}
 	defer func() { _ = conn.Close() }()
-	client, err := turn.NewClient(&turn.ClientConfig{
+	turnClient, err := turn.NewClient(&turn.ClientConfig{
 		STUNServerAddr: s.Addr, TURNServerAddr: s.Addr, Conn: conn,
 		Username: c.Username, Password: c.Password, Realm: c.Realm,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer client.Close()
-	if err := client.Listen(); err != nil {
+	defer turnClient.Close()
+	if err := turnClient.Listen(); err != nil {
 		t.Fatal(err)
 	}
-	relayed, err := client.Allocate()
+	relayed, err := turnClient.Allocate()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := relayed.Close(); err != nil {
-		t.Error(err)
+	defer func() { _ = relayed.Close() }()
+	peer, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = peer.Close() }()
+	// A datagram may be lost.
+	buf := make([]byte, 64)
+	deadline := time.Now().Add(patience)
+	for got := ""; got != "ping"; {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing is relayed to a loopback peer")
+		}
+		if _, err := relayed.WriteTo([]byte("ping"), peer.LocalAddr()); err != nil {
+			t.Fatal(err)
+		}
+		_ = peer.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+		n, from, err := peer.ReadFrom(buf)
+		if err != nil {
+			continue
+		}
+		if got = string(buf[:n]); from.String() != relayed.LocalAddr().String() {
+			t.Errorf("from %s, relayed address %s", from, relayed.LocalAddr())
+		}
 	}
 }
 
 func TestPeersOfTwoNodesTalkOverOneRedis(t *testing.T) {
-	c := callboxtest.NewCluster(t, 2)
+	c := callboxtest.StartCluster(t, 2)
 	c.Nodes[0].AddUser("ada", password)
-	a := join(t, c.Nodes[0], "tea", "one")
-	b := join(t, c.Nodes[1], "tea", "two")
+	a := join(t, c.Nodes[0].Client("tea", "one"), "tea")
+	b := join(t, c.Nodes[1].Client("tea", "two"), "tea")
+	meet(t, a, b)
 	talk(t, a, b)
-	// A user of one node is a user of the other.
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		resp, err := http.Post(c.Nodes[1].URL+"/api/v1/login", "application/json", loginBody("ada"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = resp.Body.Close()
-		if resp.StatusCode == http.StatusNoContent {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("login on the other node: %s", resp.Status)
-		}
-	}
-	http.DefaultClient.CloseIdleConnections()
+	// A user and a token of one node are good at the other at once.
+	c.Nodes[1].UserClient("ada", password)
+	c.Nodes[1].Dial(client.Options{Token: c.Nodes[0].RoomToken("tea", "four")})
 	// The test may stop a node; what is left goes on.
 	c.Nodes[1].Close()
-	talk(t, a, join(t, c.Nodes[0], "tea", "three"))
+	three := join(t, c.Nodes[0].Client("tea", "three"), "tea")
+	meet(t, a, three)
+	talk(t, a, three)
 }
 
-func loginBody(name string) io.Reader {
-	return strings.NewReader(`{"username":"` + name + `","password":"` + password + `"}`)
-}
-
-func ExampleServer_RoomToken() {
-	example := func(t *testing.T) {
-		s := callboxtest.New(t, callboxtest.WithFlag("max-peers", "4"))
-		req, err := http.NewRequest(http.MethodGet, s.URL+"/api/v1/ice-servers", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Authorization", "Bearer "+s.RoomToken("tea", "guest"))
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = resp.Body.Close() }()
-		fmt.Println(resp.Status)
+func TestKilledNodesClientsComeBackElsewhere(t *testing.T) {
+	c := callboxtest.StartCluster(t, 2)
+	a, b := join(t, c.Nodes[0].Client("tea", "one"), "tea"), join(t, c.Nodes[1].Client("tea", "two"), "tea")
+	meet(t, a, b)
+	talk(t, a, b)
+	was := a.Self().ID
+	c.Kill(0)
+	if e := await[client.Disconnected](t, a); e.Err == nil {
+		t.Error("no reason")
 	}
-	_ = example // in a program's own test: t.Run("call", example)
+	if e := await[client.Connected](t, a); e.Resumed || e.Peer != was {
+		t.Errorf("connected: %+v", e)
+	}
+	await[client.Joined](t, a)
+	talk(t, a, b)
+	if conn, err := net.Dial("tcp", c.Nodes[0].Addr); err == nil {
+		_ = conn.Close()
+		t.Error("the killed node still listens")
+	}
+	// The test goes on with what is left.
+	c.Nodes[1].AddUser("ada", password)
+}
+
+func TestOutageOfRedisIsForTheTestToMake(t *testing.T) {
+	c := callboxtest.StartCluster(t, 2)
+	a, b := join(t, c.Nodes[0].Client("tea", "one"), "tea"), join(t, c.Nodes[1].Client("tea", "two"), "tea")
+	meet(t, a, b)
+	talk(t, a, b)
+	c.Redis.Close()
+	if err := c.Redis.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	// What is said meanwhile arrives or comes back; in the end everything does again.
+	deadline := time.Now().Add(patience)
+	for heard := false; !heard; {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing arrives after the outage")
+		}
+		if err := a.Signal(t.Context(), b.Self().ID, "anybody?"); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		for !heard {
+			e, err := b.Next(ctx)
+			if err != nil {
+				break
+			}
+			_, heard = e.(client.Signal)
+		}
+		cancel()
+	}
 }

@@ -58,6 +58,8 @@ type Options struct {
 	Patient bool
 	// PatientData is the data directory to examine where the server has another for the time of the examination.
 	PatientData string
+	// Accepted sees every TCP connection to the one port; for tests that break them. Nil: nobody does.
+	Accepted func(net.Conn)
 }
 
 // App is one running callbox. New opens everything, Run serves and closes everything: an App that was made must be run,

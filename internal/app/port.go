@@ -41,6 +41,7 @@ type portConfig struct {
 	Trusted    func(netip.Addr) bool // whose PROXY header counts
 	PerAddress int                   // connections at a time from one address; 0: no bound
 	FirstByte  time.Duration         // 0: firstByteTimeout
+	Accepted   func(net.Conn)        // sees every connection; nil: nobody does
 	Log        *slog.Logger
 }
 
@@ -110,6 +111,9 @@ func (p *port) run() error {
 			continue
 		}
 		pause = 0
+		if p.cfg.Accepted != nil {
+			p.cfg.Accepted(raw)
+		}
 		p.start(raw)
 	}
 }

@@ -83,6 +83,7 @@ func (a *App) newPort(l net.Listener, http, startTLS bool) *port {
 		StartTLS:   startTLS,
 		Trusted:    contains(a.cfg.TrustedProxy),
 		PerAddress: a.cfg.ConnectionsPerAddress,
+		Accepted:   a.opts.Accepted,
 		Log:        a.log,
 	}
 	if http {

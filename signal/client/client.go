@@ -175,14 +175,16 @@ func endpoint(address string) (string, error) {
 	return u.String(), nil
 }
 
-// origin is the server's own, which a cookie needs.
+// origin is the server's own, as browsers write it (RFC 6454 section 6.2); a cookie needs it.
 func origin(endpoint string) string {
-	base, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(endpoint, "ws"), "s://"), "/")
-	base = strings.TrimPrefix(base, "://")
-	if strings.HasPrefix(endpoint, "wss") {
-		return "https://" + base
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return ""
 	}
-	return "http://" + base
+	if u.Scheme == "wss" {
+		return "https://" + strings.TrimSuffix(u.Host, ":443")
+	}
+	return "http://" + strings.TrimSuffix(u.Host, ":80")
 }
 
 // connect makes one connection and takes it to the welcome.

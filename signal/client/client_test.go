@@ -231,3 +231,18 @@ func marshal(v any) string {
 	}
 	return string(b)
 }
+
+func TestAddressBecomesEndpointAndOrigin(t *testing.T) {
+	for address, want := range map[string][2]string{
+		"https://calls.example.org":           {"wss://calls.example.org/ws", "https://calls.example.org"},
+		"https://calls.example.org:443/":      {"wss://calls.example.org:443/ws", "https://calls.example.org"},
+		"ws://127.0.0.1:8080/other/ws?x=1":    {"ws://127.0.0.1:8080/other/ws?x=1", "http://127.0.0.1:8080"},
+		"http://[2001:db8::1]:80":             {"ws://[2001:db8::1]:80/ws", "http://[2001:db8::1]"},
+		"wss://calls.example.org:8443/signal": {"wss://calls.example.org:8443/signal", "https://calls.example.org:8443"},
+	} {
+		got, err := endpoint(address)
+		if err != nil || got != want[0] || origin(got) != want[1] {
+			t.Errorf("%s: %s, %s, %v", address, got, origin(got), err)
+		}
+	}
+}
