@@ -1,7 +1,6 @@
 package app
 
 import (
-	"context"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -54,7 +53,7 @@ func probeOf(cfg config.Config, servers bool) nat.Config {
 		if addr.Is4() && !addr.IsUnspecified() {
 			ask.Local = addr
 		}
-		out.Router = func(ctx context.Context) (*router.Router, error) { return router.Find(ctx, ask) }
+		out.Router = nat.FindRouter(ask)
 	}
 	return out
 }

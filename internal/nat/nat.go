@@ -47,10 +47,33 @@ type Config struct {
 	Host func() []netip.Addr
 	// Resolve looks up a server's name; nil: the system's resolver.
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
-	// Router asks the router for its address outside; nil: it is not asked. It is router.Find with its configuration.
-	Router func(ctx context.Context) (*router.Router, error)
+	// Router finds the router, which is asked for its address outside; nil: it is not asked. FindRouter makes one.
+	Router func(ctx context.Context) (Forwarder, error)
 	// Timeout bounds the whole; 0: 4 seconds.
 	Timeout time.Duration
+}
+
+// Forwarder is a router that can be asked, a *router.Router. It is used by one goroutine at a time.
+type Forwarder interface {
+	Kind() router.Kind
+	Name() string
+	Gateway() netip.Addr
+	Local() netip.Addr
+	External(ctx context.Context) (netip.Addr, error)
+	Map(ctx context.Context, p router.Port, lease time.Duration, now time.Time) (router.Mapping, error)
+	Unmap(ctx context.Context, p router.Port) error
+	Lost(ctx context.Context, p router.Port, now time.Time) bool
+}
+
+// FindRouter is router.Find as Config.Router takes it.
+func FindRouter(cfg router.Config) func(context.Context) (Forwarder, error) {
+	return func(ctx context.Context) (Forwarder, error) {
+		r, err := router.Find(ctx, cfg)
+		if err != nil {
+			return nil, err
+		}
+		return r, nil
+	}
 }
 
 // defaultTimeout is below the 5 seconds that a start may take at most.
@@ -151,7 +174,7 @@ func Discover(ctx context.Context, cfg Config) (Report, error) {
 }
 
 // discover is Discover with a router that is known already, or nil; it returns the one to ask next time.
-func discover(ctx context.Context, cfg Config, known *router.Router) (Report, *router.Router) {
+func discover(ctx context.Context, cfg Config, known Forwarder) (Report, Forwarder) {
 	timeout := cfg.Timeout
 	if timeout == 0 {
 		timeout = defaultTimeout
@@ -184,7 +207,7 @@ func discover(ctx context.Context, cfg Config, known *router.Router) (Report, *r
 }
 
 // askRouter finds the router, or looks for it anew where the known one does not answer.
-func askRouter(ctx context.Context, find func(context.Context) (*router.Router, error), known *router.Router) (Router, *router.Router) {
+func askRouter(ctx context.Context, find func(context.Context) (Forwarder, error), known Forwarder) (Router, Forwarder) {
 	if known != nil {
 		if wan, err := known.External(ctx); err == nil {
 			return describe(known, wan), known
@@ -202,7 +225,7 @@ func askRouter(ctx context.Context, find func(context.Context) (*router.Router, 
 	return out, found
 }
 
-func describe(r *router.Router, wan netip.Addr) Router {
+func describe(r Forwarder, wan netip.Addr) Router {
 	return Router{Found: true, Kind: r.Kind(), Name: r.Name(), Gateway: r.Gateway(), Local: r.Local(), WAN: wan}
 }
 

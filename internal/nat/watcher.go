@@ -26,7 +26,7 @@ const (
 	// forwardTimeout bounds all calls of one round at the router.
 	forwardTimeout = 20 * time.Second
 	// goodbye bounds the removal of the mappings at the end.
-	goodbye = 3 * time.Second
+	goodbye = 4 * time.Second
 )
 
 // Keys of log records.
@@ -66,10 +66,10 @@ type Watcher struct {
 	state atomic.Pointer[Report]
 
 	// Owned by Run.
-	router *router.Router
-	held   []router.Mapping
-	host   []netip.Addr // this host's addresses at the last look
-	told   string       // the last report that was told, in short
+	router Forwarder        // the one that answered last, or nil
+	held   []router.Mapping // in the order of the wish: at the end the most important go first
+	host   []netip.Addr     // this host's addresses at the last look
+	told   string           // the last report that was told, in short
 }
 
 // NewWatcher makes a Watcher. It does nothing until Run.
@@ -96,7 +96,7 @@ func (w *Watcher) Look() {
 	}
 }
 
-// Run looks until the context ends; then the router is told to forward nothing any more, which takes 3 seconds at most.
+// Run looks until the context ends; then the router is told to forward nothing any more, which takes 4 seconds at most.
 func (w *Watcher) Run(ctx context.Context) {
 	defer w.leave(ctx)
 	wishes := time.NewTicker(wishEvery)
@@ -222,12 +222,6 @@ func (w *Watcher) forward(ctx context.Context, r *Report, wish Wish, anew bool) 
 			break // it takes no more; those it has taken will do
 		}
 	}
-	slices.SortFunc(w.held, func(a, b router.Mapping) int {
-		if a.Number != b.Number {
-			return int(a.Number) - int(b.Number)
-		}
-		return strings.Compare(a.Protocol, b.Protocol)
-	})
 	if len(w.held) > 0 {
 		r.Router.Mappings, r.Router.Lease = slices.Clone(w.held), lease
 	}

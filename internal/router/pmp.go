@@ -11,8 +11,11 @@ import (
 	natpmp "github.com/jackpal/go-nat-pmp"
 )
 
-// pmpTimeout bounds one exchange; routers answer within milliseconds.
-const pmpTimeout = 2 * time.Second
+// Bounds of one exchange. Routers answer within milliseconds; a request is repeated after 250 and 750 ms.
+const (
+	pmpFindTimeout = time.Second
+	pmpTimeout     = 2 * time.Second
+)
 
 // pmp is a router that speaks NAT-PMP. It is used by one goroutine at a time.
 type pmp struct {
@@ -24,6 +27,8 @@ type pmp struct {
 
 func findPMP(ctx context.Context, gateway, local netip.Addr) (protocol, error) {
 	p := &pmp{gateway: gateway, local: local}
+	ctx, cancel := context.WithTimeout(ctx, pmpFindTimeout)
+	defer cancel()
 	if _, err := p.client(ctx).GetExternalAddress(); err != nil {
 		return nil, pmpError(err)
 	}

@@ -58,6 +58,7 @@ type Config struct {
 
 	search netip.AddrPort // for tests: where searches are sent besides the gateway; zero: the multicast group
 	ssdp   uint16         // for tests: the port of the gateway's search service; 0: 1900
+	wait   time.Duration  // for tests: how long answers are waited for; 0: searchFor
 }
 
 // protocol is what each kind of router can do. Calls end with the context, or sooner.

@@ -51,7 +51,11 @@ func search(ctx context.Context, cfg Config, gateway, local netip.Addr, take fun
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	last, seen := errSilent, []string{}
-	end := time.Now().Add(searchFor)
+	wait := cfg.wait
+	if wait == 0 {
+		wait = searchFor
+	}
+	end := time.Now().Add(wait)
 	buffer := make([]byte, 2048)
 	for ctx.Err() == nil && time.Now().Before(end) {
 		sent := false
