@@ -163,7 +163,9 @@ func TestSilentServersAndNamesEndInTime(t *testing.T) {
 }
 
 func TestNameIsAskedForItsAddressOfEachFamily(t *testing.T) {
-	name := func(name, at string) string { return name + ":" + strings.TrimPrefix(strings.TrimPrefix(at, "127.0.0.1:"), "[::1]:") }
+	name := func(name, at string) string {
+		return name + ":" + strings.TrimPrefix(strings.TrimPrefix(at, "127.0.0.1:"), "[::1]:")
+	}
 	servers := []string{
 		name("four.example", server(t, loopback, sees("203.0.113.5", 7))),
 		name("six.example", server(t, "[::1]:0", sees("2001:db8::5", 7))),
