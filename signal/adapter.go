@@ -28,6 +28,8 @@ func (foreign) roomSize(_ string, l *Limits) int { return l.PeersPerRoom }
 
 func (foreign) returns() bool { return true }
 
+func (foreign) last(*event) bool { return false }
+
 const (
 	foreignSilence = time.Minute
 	namedTries     = 4 // to claim an id whose former holder is just going
@@ -207,6 +209,17 @@ func (h *Hub) verified(s *session, still func() bool) {
 		h.end(s, reasonGone, closeAuth, "revoked")
 	}
 }
+
+// stranger are the secrets of a session whose id this server chooses: in space, ending in a UUID.
+func stranger(space string) secrets {
+	sec := newSecrets()
+	sec.peer = space + uuid()
+	sec.token = "" // nobody resumes it
+	return sec
+}
+
+// uuidOf is what a client knows of a stranger's id.
+func uuidOf(peer string) string { return peer[max(0, len(peer)-36):] }
 
 // uuid is a random one (RFC 9562, section 5.4).
 func uuid() string {

@@ -12,6 +12,8 @@ func (callbox1) roomSize(_ string, l *Limits) int { return l.PeersPerRoom }
 
 func (callbox1) returns() bool { return true }
 
+func (callbox1) last(*event) bool { return false }
+
 // message does what one frame asks for.
 func (callbox1) message(c *conn, v verdict, typ websocket.MessageType, b []byte) {
 	var m clientMessage

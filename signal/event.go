@@ -86,6 +86,8 @@ type protocol interface {
 	// message handles one message; v says whether it is over the rate. Its time is that of the
 	// connection's reader, and b is only lent.
 	message(c *conn, v verdict, typ websocket.MessageType, b []byte)
+	// last says whether nothing can follow e: the session ends with it.
+	last(e *event) bool
 	// heartbeat says how a silent connection is looked after.
 	heartbeat(l *Limits) heartbeat
 	// roomSize is how many peers a room may have.

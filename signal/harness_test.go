@@ -70,9 +70,13 @@ func (c *cluster) add(limits Limits) *node {
 
 // serve takes the identity from the query: a test is any user it likes.
 func (n *node) serve(w http.ResponseWriter, r *http.Request) {
-	if strings.HasPrefix(r.URL.Path, "/peerjs/") {
-		n.servePeerJS(w, r)
-		return
+	for prefix, serve := range map[string]http.HandlerFunc{
+		"/peerjs/": n.servePeerJS, "/ayame/": n.serveAyame, "/y-webrtc": n.serveYWebRTC, "/matchbox/": n.serveMatchbox,
+	} {
+		if strings.HasPrefix(r.URL.Path, prefix) {
+			serve(w, r)
+			return
+		}
 	}
 	n.hub.Serve(w, r, identityOf(r.URL.Query()))
 }

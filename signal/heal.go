@@ -162,7 +162,7 @@ func (h *Hub) verify(ctx context.Context, s *session) {
 	}
 	h.mu.RUnlock()
 	for _, name := range names {
-		if err := h.enter(s, name, func(*room) {}); err != nil {
+		if err := h.enter(s, name, func(*room, bus.Room) {}); err != nil {
 			h.log.Debug("room not joined again", logRoom, name, logError, err)
 			if !errors.Is(err, bus.ErrRoomFull) {
 				return

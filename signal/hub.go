@@ -73,6 +73,7 @@ type Hub struct {
 	waitingCount int
 	waitingBytes int
 	places       map[string]bus.NodeID // where names were found on other nodes
+	groups       map[string]uint64     // of matchbox rooms: the group that is being filled
 }
 
 // backgroundCalls of the bus at one time.
@@ -98,6 +99,7 @@ func New(cfg Config) *Hub {
 		lookups:    make(map[string]*lookup),
 		waiting:    make(map[string]*waiting),
 		places:     make(map[string]bus.NodeID),
+		groups:     make(map[string]uint64),
 	}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)

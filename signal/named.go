@@ -40,3 +40,23 @@ func (s *session) post(frame []byte) bool {
 	}
 	return s.pushLocked(&event{kind: evSignal, data: frame}, s.hub.limits.QueueBytes) == accepted
 }
+
+// sendTo sends a ready frame to a peer that is known to be on a node. Nobody is told when it does not arrive.
+func (h *Hub) sendTo(c *conn, s *session, to string, node bus.NodeID, frame []byte) {
+	h.mu.RLock()
+	target := h.sessions[to]
+	h.mu.RUnlock()
+	if target != nil && target.post(frame) {
+		h.stats.local.Add(1)
+		c.later(target)
+		return
+	}
+	p := packet{kind: pkSignal, from: s.peer, to: to, sid: s.sid, reason: reasonQuiet, data: frame}
+	switch {
+	case target != nil:
+		p.node = h.self
+		h.hand(target, &p)
+	case node != h.self:
+		h.dispatch(node, p)
+	}
+}

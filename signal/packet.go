@@ -27,6 +27,7 @@ const (
 	pkWon                                 // call, to (the peer that accepted), room
 	pkHere                                // peer, for which the receiver keeps messages, is on the sending node now
 	pkStray                               // peer is not on the sending node
+	pkGroup                               // room, n: the groups of a matchbox room below n are full
 	packetKinds
 )
 

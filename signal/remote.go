@@ -48,6 +48,8 @@ func (h *Hub) Message(from bus.NodeID, data []byte) {
 		h.release(p.peer, from)
 	case pkStray:
 		h.forgetPlace(p.peer, from)
+	case pkGroup:
+		h.groupFull(p.room, p.n)
 	}
 }
 

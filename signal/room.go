@@ -186,7 +186,7 @@ func (h *Hub) join(s *session, name, id string) *fault {
 		return &fault{codeTooManyRooms, "room", "leave a room first"}
 	}
 	h.mu.Unlock()
-	err := h.enter(s, name, func(r *room) { s.push(r.joinedLocked(id)) })
+	err := h.enter(s, name, func(r *room, _ bus.Room) { s.push(r.joinedLocked(id)) })
 	switch {
 	case err == nil:
 		return nil
@@ -202,8 +202,9 @@ func (r *room) joinedLocked(id string) *event {
 }
 
 // enter registers the session in a room of the bus and tells the others.
-// then is called with Hub.mu held, before any later change of the room is queued.
-func (h *Hub) enter(s *session, name string, then func(*room)) error {
+// then is called with Hub.mu held, before any later change of the room is queued; now is the room as it was when the
+// session came.
+func (h *Hub) enter(s *session, name string, then func(r *room, now bus.Room)) error {
 	h.mu.Lock()
 	r := h.viewLocked(name)
 	r.joins++
@@ -239,7 +240,7 @@ func (h *Hub) enter(s *session, name string, then func(*room)) error {
 	if !slices.Contains(s.rooms, r) {
 		s.rooms = append(s.rooms, r)
 	}
-	then(r)
+	then(r, now)
 	p := packet{
 		kind: pkJoined, room: name, version: now.Version, from: string(now.Relay),
 		peer: s.peer, user: s.who.user, name: s.who.name, epoch: me.Epoch, sid: digest(now.Members),

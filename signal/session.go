@@ -104,6 +104,7 @@ func (s *session) pushLocked(e *event, limit int) outcome {
 	if len(b) == 0 {
 		return accepted
 	}
+	s.last = s.last || s.proto.last(e)
 	size = s.bytes + len(b) + frameOverhead
 	s.overrun = s.overrun || size > s.hub.limits.QueueBytes
 	if size > limit || s.hub.crowded() && (e.kind == evSignal || e.kind == evBroadcast && s.bytes > backlog) {
@@ -283,10 +284,11 @@ func (s *session) attach(c *conn, seq uint64, first func() *event) (old *conn, o
 	s.overrun = false
 	s.id = c.id
 	if e := first(); e != nil {
-		b := s.proto.append(nil, s, 0, e)
-		c.mu.Lock()
-		c.ctl = append(frameHeader(c.ctl, opText, len(b)), b...)
-		c.mu.Unlock()
+		if b := s.proto.append(nil, s, 0, e); len(b) > 0 {
+			c.mu.Lock()
+			c.ctl = append(frameHeader(c.ctl, opText, len(b)), b...)
+			c.mu.Unlock()
+		}
 	}
 	c.s.Store(s)
 	return old, true

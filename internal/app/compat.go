@@ -1,10 +1,12 @@
 package app
 
 import (
+	"context"
 	"crypto/rand"
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 
 	"callbox/internal/config"
@@ -15,10 +17,11 @@ import (
 type compat struct {
 	protocols []config.Compat
 	open      bool // anybody, from any origin
+	maxPeers  int  // in one room
 }
 
-func newCompat(protocols []config.Compat, open bool) compat {
-	return compat{protocols: protocols, open: open}
+func newCompat(cfg config.Config) compat {
+	return compat{protocols: cfg.Compat, open: bool(cfg.CompatOpen), maxPeers: cfg.MaxPeers}
 }
 
 // String lists the protocols.
@@ -41,6 +44,16 @@ func (c compat) routes(s *web, mux *http.ServeMux) {
 		mux.Handle("/peerjs/{key}/id", c.withCORS(s, methods{"GET": s.getPeerJSID}))
 		mux.Handle("/peerjs/{key}/peers", c.withCORS(s, methods{"GET": s.getPeerJSPeers}))
 		mux.Handle("/peerjs/peerjs", methods{"GET": s.getPeerJSSocket})
+	}
+	if slices.Contains(c.protocols, config.YWebRTC) {
+		mux.Handle("/y-webrtc", methods{"GET": s.getYWebRTC})
+		mux.Handle("/y-webrtc/", methods{"GET": s.getYWebRTC})
+	}
+	if slices.Contains(c.protocols, config.Ayame) {
+		mux.Handle("/ayame/signaling", methods{"GET": s.getAyame})
+	}
+	if slices.Contains(c.protocols, config.Matchbox) {
+		mux.Handle("/matchbox/{room}", methods{"GET": s.getMatchbox})
 	}
 }
 
@@ -125,6 +138,65 @@ func (s *web) getPeerJSSocket(w http.ResponseWriter, r *http.Request) {
 		}
 		return id, id.User, ok
 	})
+}
+
+func (s *web) getYWebRTC(w http.ResponseWriter, r *http.Request) {
+	if !s.compat.fromHere(s, w, r) {
+		return
+	}
+	if id, ok := s.admit(r.URL.Query().Get("token"), ""); ok {
+		s.hub.ServeYWebRTC(w, r, id)
+		return
+	}
+	writeError(w, errToken())
+}
+
+// getAyame admits a client later, by the signaling key of its first message.
+func (s *web) getAyame(w http.ResponseWriter, r *http.Request) {
+	if !s.compat.fromHere(s, w, r) {
+		return
+	}
+	from := clientOf(r)
+	s.hub.ServeAyame(w, r, func(key, room string) (signal.Identity, bool) {
+		id, ok := s.admit(key, room)
+		if !ok || id.Open {
+			return id, ok
+		}
+		c, refusal := s.tokenCaller(key)
+		if refusal != nil {
+			return signal.Identity{}, false
+		}
+		id.ICE = func(room string) (signal.ICE, error) {
+			ctx, cancel := context.WithTimeout(context.Background(), roomTimeout)
+			defer cancel()
+			return s.iceFor(ctx, c, from, room), nil
+		}
+		return id, true
+	})
+}
+
+func (s *web) getMatchbox(w http.ResponseWriter, r *http.Request) {
+	if !s.compat.fromHere(s, w, r) {
+		return
+	}
+	room, next := r.PathValue("room"), 0
+	if refusal := checkRoom(room); refusal != nil {
+		writeError(w, refusal)
+		return
+	}
+	if text := r.URL.Query().Get("next"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 2 || n > s.compat.maxPeers {
+			writeError(w, &apiError{Status: http.StatusBadRequest, Code: "bad-next", Message: fmt.Sprintf("next is a number from 2 to %d (--max-peers)", s.compat.maxPeers)})
+			return
+		}
+		next = n
+	}
+	if id, ok := s.admit(r.URL.Query().Get("token"), room); ok {
+		s.hub.ServeMatchbox(w, r, id, room, next)
+		return
+	}
+	writeError(w, errToken())
 }
 
 // newUUID is a random one (RFC 9562, section 5.4).

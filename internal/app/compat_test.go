@@ -155,3 +155,122 @@ func TestWithCompatOpenEverybodyIsAdmittedFromEverywhere(t *testing.T) {
 		t.Errorf("said %s", m)
 	}
 }
+
+// noTURN fails when a text could hold credentials.
+func noTURN(t *testing.T, where, text string) {
+	t.Helper()
+	for _, sign := range []string{"turn:", "turns:", "credential", "iceServers", "username"} {
+		if strings.Contains(text, sign) {
+			t.Errorf("%s gives away TURN credentials: %s", where, text)
+		}
+	}
+}
+
+func TestWithCompatOpenNobodyGetsTURNCredentials(t *testing.T) {
+	r := serve(t, openCompat)
+	from := []string{"Origin", foreignOrigin}
+	// What the server says until it has answered the last of what is said to it.
+	talk := func(path string, last string, says ...string) {
+		t.Helper()
+		conn, status := r.foreign(path, from...)
+		if conn == nil {
+			t.Fatalf("%s: %d", path, status)
+		}
+		for _, s := range says {
+			r.speak(conn, s)
+		}
+		for {
+			text := r.hear(conn)
+			noTURN(t, path, text)
+			if text == "" || strings.Contains(text, last) {
+				return
+			}
+		}
+	}
+	token := "anything"
+	talk("/peerjs/peerjs?key=peerjs&id=a&token="+token, "last", `{"type":"ice-servers"}`, `{"type":"OFFER","dst":"a","payload":"last"}`)
+	talk("/y-webrtc?token="+token, "last", `{"type":"subscribe","topics":["@ayame/r","x"]}`, `{"type":"publish","topic":"x","data":"last"}`)
+	talk("/ayame/signaling", "accept", `{"type":"register","roomId":"r","key":"`+token+`"}`)
+	talk("/ayame/signaling", "accept", `{"type":"register","roomId":"r2","signalingKey":"`+r.mint("r2", "ada", time.Hour)+`"}`)
+	talk("/matchbox/r?token="+token, "IdAssigned")
+	for _, path := range []string{"/peerjs", "/peerjs/peerjs/id", "/peerjs/peerjs/peers", "/y-webrtc", "/ayame/signaling", "/matchbox/r"} {
+		noTURN(t, path, r.get(r.browser(), path, from...).Body)
+	}
+	for _, path := range []string{"/api/v1/ice-servers", "/api/v1/ice-servers?room=r"} {
+		for _, header := range [][]string{from, {"Authorization", "Bearer " + token}, nil} {
+			a := r.get(r.browser(), path, header...)
+			if a.Status != http.StatusUnauthorized {
+				t.Errorf("%s with %q: %d", path, header, a.Status)
+			}
+			noTURN(t, path, a.Body)
+		}
+	}
+}
+
+func TestAyameGetsICEServersOfItsRoom(t *testing.T) {
+	r := serve(t, allCompat)
+	conn, _ := r.foreign("/ayame/signaling")
+	r.speak(conn, `{"type":"register","roomId":"tea","signalingKey":"`+r.mint("tea", "ada", time.Hour)+`"}`)
+	var m struct {
+		Type       string
+		ICEServers []struct {
+			URLs                 []string
+			Username, Credential string
+		}
+	}
+	text := r.hear(conn)
+	if err := json.Unmarshal([]byte(text), &m); err != nil || m.Type != "accept" || len(m.ICEServers) < 2 || m.ICEServers[1].Username == "" || m.ICEServers[1].Credential == "" {
+		t.Errorf("%s", text)
+	}
+	for _, key := range []string{"", "no token", r.mint("coffee", "ada", time.Hour)} {
+		conn, _ := r.foreign("/ayame/signaling")
+		r.speak(conn, `{"type":"register","roomId":"tea","key":"`+key+`"}`)
+		if m := r.hear(conn); m != `{"type":"reject","reason":"unauthorized"}` {
+			t.Errorf("%s", m)
+		}
+	}
+}
+
+func TestTokensOfYWebRTCAndMatchbox(t *testing.T) {
+	r := serve(t, allCompat)
+	tea := r.mint("tea", "ada", time.Hour)
+	for _, tc := range []struct {
+		path   string
+		status int
+	}{
+		{"/y-webrtc?token=" + tea, 101},
+		{"/y-webrtc/any/path?token=" + tea, 101},
+		{"/y-webrtc", 401},
+		{"/y-webrtc?token=x", 401},
+		{"/matchbox/tea?token=" + tea, 101},
+		{"/matchbox/tea?next=2&token=" + tea, 101},
+		{"/matchbox/tea?next=1&token=" + tea, 400},
+		{"/matchbox/tea?next=x&token=" + tea, 400},
+		{"/matchbox/tea?next=51&token=" + tea, 400},
+		{"/matchbox/coffee?token=" + tea, 401},
+		{"/matchbox/tea", 401},
+		{"/matchbox/@tea?token=" + tea, 400},
+	} {
+		if _, status := r.foreign(tc.path); status != tc.status {
+			t.Errorf("%s: %d, want %d", tc.path, status, tc.status)
+		}
+		if _, status := r.foreign(tc.path, "Origin", foreignOrigin); status != http.StatusForbidden {
+			t.Errorf("%s of another origin: %d", tc.path, status)
+		}
+	}
+}
+
+func TestARemovedKeyEndsClientsOfOtherServersProtocols(t *testing.T) {
+	r := serve(t, allCompat)
+	conn, _ := r.foreign("/peerjs/peerjs?key=peerjs&id=a&token=" + r.mint("tea", "ada", time.Hour))
+	r.hear(conn)
+	for _, k := range r.web.keys.List() {
+		if err := r.web.keys.Remove(t.Context(), k.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.reap()
+	if m := r.hear(conn); m != "" {
+		t.Errorf("said %s", m)
+	}
+}

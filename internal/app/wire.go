@@ -70,7 +70,7 @@ func (a *App) wireWeb() {
 	w.publicURL = func() string { return string(a.live.Load().cfg.PublicURL) }
 	w.inviters = func() config.Inviters { return a.live.Load().cfg.GuestInvites }
 	w.origins = newOrigins(a.cfg.Names, a.allowedOrigin)
-	w.compat = newCompat(a.cfg.Compat, bool(a.cfg.CompatOpen))
+	w.compat = newCompat(a.cfg)
 	w.trusted = contains(a.cfg.TrustedProxy)
 	w.draining, w.linkUp, w.network = a.draining.Load, a.linkUp.Load, a.network
 	w.revoked = a.reap
