@@ -6,9 +6,11 @@ FUZZTIME ?= 5000x
 PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 # Browsers, namespaces and whole clusters want the machine to themselves.
 HEAVY = callbox/internal/e2e
+# Downloads the base of a Debian, so it is a step of its own.
+INSTALL = callbox/packaging/install
 STEP = @.ci/step
 
-.PHONY: all build run test tools lint fmt vet staticcheck cross unit plain scripts fuzz e2e soak bench package cluster-demo clean
+.PHONY: all build run test tools lint fmt vet staticcheck cross unit plain scripts fuzz e2e install-test soak bench package package-check cluster-demo clean
 
 all: build
 
@@ -30,6 +32,7 @@ test:
 	$(STEP) plain $(MAKE) --no-print-directory plain
 	$(STEP) fuzz $(MAKE) --no-print-directory fuzz
 	$(STEP) e2e $(MAKE) --no-print-directory e2e
+	$(STEP) install-test $(MAKE) --no-print-directory install-test
 
 tools:
 	.ci/tools
@@ -45,15 +48,16 @@ vet:
 staticcheck:
 	$(STATICCHECK) ./...
 
-# Every package that is not for tests alone compiles, and the program links, on every platform; nothing is kept.
+# Every package that is not for tests alone compiles, and the program links, on every platform; nothing is kept. -trimpath is
+# what releases are built with.
 cross:
 	@set -e; for p in $(PLATFORMS); do \
 		echo "$$p"; \
-		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build $$($(GO) list ./... | grep -v -e /internal/testkit -e /internal/e2e) ; \
+		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -trimpath $$($(GO) list ./... | grep -v -e /internal/testkit -e /internal/e2e) ; \
 	done
 
 unit:
-	$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -v '^$(HEAVY)$$')
+	$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -v -e '^$(HEAVY)$$' -e '^$(INSTALL)$$')
 
 # What the race detector hides: heap allocations on the hot path, and the answers' times under a flood.
 plain:
@@ -61,6 +65,10 @@ plain:
 
 e2e:
 	$(GO) test -race -timeout 25m $(HEAVY)
+
+# What is handed out, made and installed on an empty Debian.
+install-test:
+	$(GO) test -timeout 15m $(INSTALL)
 
 # Allocations coming and going for minutes; make test does it for seconds.
 soak:
@@ -83,6 +91,10 @@ bench:
 
 package:
 	.ci/package $(PLATFORMS)
+
+# The same bytes twice, for all platforms.
+package-check:
+	.ci/package --check $(PLATFORMS)
 
 cluster-demo:
 	packaging/cluster/demo

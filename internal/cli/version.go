@@ -7,8 +7,8 @@ import (
 	"runtime/debug"
 )
 
-// version is set by the linker in a release: -X callbox/internal/cli.version=1.2.3
-var version string
+// What the linker sets in a release, as in -X callbox/internal/cli.version=1.2.3; nothing else does.
+var version, commit string
 
 // versionCmd shows the version.
 type versionCmd struct {
@@ -27,7 +27,7 @@ type versionInfo struct {
 
 // readVersion takes the release's version where the linker set one, else what the Go tool recorded.
 func readVersion() versionInfo {
-	v := versionInfo{Version: version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	v := versionInfo{Version: version, Commit: commit, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
 	if ok {
 		for _, s := range info.Settings {

@@ -37,6 +37,7 @@ var allowed = map[string][]string{
 	"bus":              {},
 	"auth":             {},
 	"static":           {},
+	"packaging":        {},
 	"callboxtest":      {"internal/app", "internal/config", "internal/control", "auth", "signal"},
 }
 
