@@ -427,6 +427,32 @@ func TestPortsRunOut(t *testing.T) {
 	})
 }
 
+func TestForwardedPortsAreGivenOutFirst(t *testing.T) {
+	both(t, func(c *Config) { c.Ports = PortRange{50100, 50107} }, func(t *testing.T, s *testServer, network string) {
+		take := func(n int, low, high uint16) {
+			t.Helper()
+			for range n {
+				if p := dial(t, s, network).allocate().Port(); p < low || p > high {
+					t.Errorf("port %d, want one from %d to %d", p, low, high)
+				}
+			}
+		}
+		s.SetForwarded(PortRange{50102, 50104})
+		take(3, 50102, 50104)
+		take(1, 50100, 50107) // the rest is good too
+		s.SetForwarded(PortRange{50107, 60000})
+		if got := s.forwarded.Load(); *got != (PortRange{50107, 50107}) {
+			t.Errorf("beyond the range: %v", *got)
+		}
+		for _, none := range []PortRange{{}, {1, 2}, {50108, 50109}} {
+			if s.SetForwarded(none); s.forwarded.Load() != nil {
+				t.Errorf("%v counts as %v", none, *s.forwarded.Load())
+			}
+		}
+		take(4, 50100, 50107)
+	})
+}
+
 // TestFreePorts is the search for a port among those that are held.
 func TestFreePorts(t *testing.T) {
 	host := netip.MustParseAddr("192.0.2.1")

@@ -156,6 +156,26 @@ test("a restarted server's relayed call comes back by one ICE restart", async (t
   }
 });
 
+test("servers that nobody asked for renew relays and leave direct connections alone", async (t) => {
+  for (const [path, restarts] of [["relay udp", 1], ["relay", 1], ["direct", 0]]) {
+    await t.test(path, async (t) => {
+      const { server, network, clients: [ada, bob] } = world(t, "ada", "bob");
+      network.path = path;
+      await join(ada, bob);
+      await tick(2500);
+      const pcs = [...network.all];
+      server.iceServers = [{ urls: ["turn:192.0.2.2:8080"], username: "2", credential: "d" }];
+      for (const user of ["ada", "bob"]) server.tell(server.session(user), { type: "ice-servers", iceServers: server.iceServers, ttlSeconds: 3600, room: "tea" });
+      await tick(2000);
+      assert.deepEqual(network.all, pcs);
+      assert.deepEqual([only(ada).state, only(bob).state], ["connected", "connected"]);
+      for (const pc of pcs) assert.deepEqual(pc.configuration.iceServers, server.iceServers);
+      assert.equal(pcs.reduce((sum, pc) => sum + pc.restarts, 0), restarts);
+      assert.equal(offers(network), 1 + restarts);
+    });
+  }
+});
+
 test("one who was away too long keeps the connection that still works", async (t) => {
   const { server, network, clients: [ada, bob] } = world(t, "ada", "bob");
   await join(ada, bob);

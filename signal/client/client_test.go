@@ -182,6 +182,11 @@ func TestICEServersStayFresh(t *testing.T) {
 	if e := await[Renewed](b); e.Room != "" || len(e.ICE.Servers) != 1 {
 		t.Errorf("renewed: %+v", e)
 	}
+	// A server whose addresses change says so by itself.
+	n.hub.RenewICE()
+	if e := await[Renewed](b); e.Room != "" || len(e.ICE.Servers) != 1 {
+		t.Errorf("unasked: %+v", e)
+	}
 }
 
 func TestContextEndsWaiting(t *testing.T) {

@@ -227,6 +227,9 @@ func (c *Client) dispatchLocked(m *message, size int) {
 	if then != nil {
 		return
 	}
+	if m.Type == "ice-servers" && m.Servers != nil && c.o.RenewICE { // the server's addresses have changed
+		c.renewedLocked(m.Room, m, size)
+	}
 	if e := m.event(); e != nil {
 		c.enqueueLocked(e, m.Seq, size)
 	}
