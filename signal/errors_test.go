@@ -232,6 +232,8 @@ func TestUpgradesThatCannotBeAreAnsweredByHTTP(t *testing.T) {
 	upgrade := http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="}}
 	if res := httpGet(t, n.http.URL+"?user=a", upgrade); res.StatusCode != http.StatusBadRequest {
 		t.Error("without subprotocol:", res.Status)
+	} else if kind := res.Header.Get("Content-Type"); kind != "application/json" {
+		t.Error("refused as", kind)
 	}
 	if res := httpGet(t, n.http.URL+"?user=a", http.Header{"Sec-Websocket-Protocol": {Subprotocol}}); res.StatusCode != http.StatusUpgradeRequired {
 		t.Error("without upgrade:", res.Status)

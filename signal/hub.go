@@ -147,11 +147,11 @@ func (h *Hub) call() (context.Context, context.CancelFunc) {
 // id.ICE outlives the request.
 func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, id Identity) {
 	if checkText(id.User, maxName) != textOK {
-		http.Error(w, "the user name is empty, too long or has control characters", http.StatusForbidden)
+		refuseUpgrade(w, http.StatusForbidden, "bad-name", "the user name is empty, too long or has control characters")
 		return
 	}
 	if !offers(r, Subprotocol) {
-		http.Error(w, "the WebSocket subprotocol "+Subprotocol+" is required", http.StatusBadRequest)
+		refuseUpgrade(w, http.StatusBadRequest, "bad-subprotocol", "the WebSocket subprotocol "+Subprotocol+" is required")
 		return
 	}
 	h.accept(w, r, id, callbox1{}, []string{Subprotocol}, (*conn).run)
@@ -168,7 +168,7 @@ func (h *Hub) accept(w http.ResponseWriter, r *http.Request, id Identity, p prot
 			return
 		}
 		w.Header().Set("Retry-After", "1")
-		http.Error(w, "this node takes no more connections", http.StatusServiceUnavailable)
+		refuseUpgrade(w, http.StatusServiceUnavailable, "unavailable", "this node takes no more connections")
 		return
 	}
 	ws, err := websocket.Accept(hijacker{w, c}, r, &websocket.AcceptOptions{

@@ -50,7 +50,8 @@ func contentType(name string) string {
 // content and is revalidated on every use, so that a page and its modules
 // always come from the same release. Only GET and HEAD are answered; CORS
 // headers, for other origins that import callbox.js, are the caller's.
-func Handler() http.Handler {
+// What is not there, or not asked with GET, refuse answers: with 404, or with 405 and the header Allow set.
+func Handler(refuse func(w http.ResponseWriter, r *http.Request, status int)) http.Handler {
 	files, err := load(assets)
 	if err != nil {
 		// The files are part of the binary: this cannot fail in one that has
@@ -60,13 +61,13 @@ func Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			w.Header().Set("Allow", "GET, HEAD")
-			http.Error(w, "only GET and HEAD", http.StatusMethodNotAllowed)
+			refuse(w, r, http.StatusMethodNotAllowed)
 			return
 		}
 		name, ok := strings.CutPrefix(r.URL.Path, Prefix)
 		file, found := files[name]
 		if !ok || !found {
-			http.NotFound(w, r)
+			refuse(w, r, http.StatusNotFound)
 			return
 		}
 		h := w.Header()

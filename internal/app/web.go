@@ -103,7 +103,7 @@ func (s *web) handler() http.Handler {
 	api.Handle("/api/v1/relay", methods{"GET": s.getRelay})
 	api.HandleFunc("/", s.notFound)
 	mux.Handle("/api/", s.origins.withCORS(api))
-	mux.Handle(static.Prefix, s.origins.withCORS(static.Handler()))
+	mux.Handle(static.Prefix, s.origins.withCORS(static.Handler(s.refuseFile)))
 
 	mux.Handle("/healthz", methods{"GET": s.getHealth})
 	mux.Handle("/readyz", methods{"GET": s.getReady})
@@ -120,6 +120,15 @@ func (s *web) handler() http.Handler {
 
 func (s *web) notFound(w http.ResponseWriter, r *http.Request) {
 	refuse(w, r, s.log, &apiError{Status: http.StatusNotFound, Code: "not-found", Message: "there is nothing at this address"})
+}
+
+// refuseFile answers for a file that is not there, or is not asked with GET.
+func (s *web) refuseFile(w http.ResponseWriter, r *http.Request, status int) {
+	if status == http.StatusNotFound {
+		s.notFound(w, r)
+		return
+	}
+	refuse(w, r, s.log, &apiError{Status: status, Code: "bad-method", Message: "this path answers " + w.Header().Get("Allow")})
 }
 
 // server is an http.Server with the limits that every listener of callbox has.

@@ -327,6 +327,15 @@ func TestUnknownPathsAndMethodsAreNamed(t *testing.T) {
 	if a := r.get(c, "/nothing", "Accept", "text/html"); a.Status != http.StatusNotFound || !strings.Contains(a.Body, "<html") {
 		t.Errorf("%d %s", a.Status, a.Body)
 	}
+	if a := r.get(c, "/static/nothing.js"); a.Status != http.StatusNotFound || a.code() != "not-found" {
+		t.Errorf("%d %s", a.Status, a.Body)
+	}
+	if a := r.get(c, "/static/nothing.js", "Accept", "text/html"); a.Status != http.StatusNotFound || !strings.Contains(a.Body, "<html") {
+		t.Errorf("%d %s", a.Status, a.Body)
+	}
+	if a := r.do(c, http.MethodPost, "/static/callbox.js", "", "Sec-Fetch-Site", "same-origin"); a.Status != http.StatusMethodNotAllowed || a.code() != "bad-method" || a.Header.Get("Allow") != "GET, HEAD" {
+		t.Errorf("%d %s %v", a.Status, a.Body, a.Header)
+	}
 	if a := r.do(c, http.MethodPut, "/login", ""); a.Status != http.StatusMethodNotAllowed || a.Header.Get("Allow") != "GET, POST" {
 		t.Errorf("%d %v", a.Status, a.Header)
 	}
