@@ -13,7 +13,7 @@ var templateFiles embed.FS
 
 // pages is parsed once and only read afterwards. A page is the layout with the
 // blocks of its own file in it.
-var pages = parsePages("login", "setup", "invite", "home", "call", "error")
+var pages = parsePages("login", "setup", "invite", "home", "call", "error", "phone")
 
 // ContentSecurityPolicy is the Content-Security-Policy header that every page
 // is served with. Nothing is inline, nothing comes from another origin, and the
@@ -70,6 +70,21 @@ type CallConfig struct {
 	Invites  bool   `json:"invites"`  // may make guest links
 }
 
+// PhonePage tries this server from where a phone is.
+type PhonePage struct {
+	Config PhoneConfig
+}
+
+// PhoneConfig is embedded in the page as JSON.
+type PhoneConfig struct {
+	STUN       string `json:"stun"` // URLs, one for each way
+	UDP        string `json:"udp"`
+	TCP        string `json:"tcp"`
+	TLS        string `json:"tls"`
+	Username   string `json:"username"` // for the last three
+	Credential string `json:"credential"`
+}
+
 // ErrorPage says what went wrong.
 type ErrorPage struct {
 	Status int // HTTP status code
@@ -96,6 +111,9 @@ func Call(w io.Writer, p CallPage) error {
 	}
 	return render(w, "call", p)
 }
+
+// Phone writes the page that tries this server from outside.
+func Phone(w io.Writer, p PhonePage) error { return render(w, "phone", p) }
 
 // Error writes a page that says what went wrong.
 func Error(w io.Writer, p ErrorPage) error { return render(w, "error", p) }

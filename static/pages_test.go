@@ -21,6 +21,9 @@ func everyPage(text string) map[string]func(io.Writer) error {
 		"call": func(w io.Writer) error {
 			return Call(w, CallPage{Config: CallConfig{User: text, Name: text, Room: text}})
 		},
+		"phone": func(w io.Writer) error {
+			return Phone(w, PhonePage{Config: PhoneConfig{STUN: text, UDP: text, TCP: text, TLS: text, Username: text, Credential: text}})
+		},
 		"error": func(w io.Writer) error { return Error(w, ErrorPage{Status: 404, Title: text, Text: text}) },
 	}
 }

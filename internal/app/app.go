@@ -79,6 +79,8 @@ type App struct {
 	changes *changes
 	watcher *nat.Watcher // nil: nobody comes from outside
 	doctor  *practice
+	phones  *phones
+	ending  chan struct{} // closed when the stop begins
 
 	port    *port
 	extra   []*port // --turn-listen
@@ -103,7 +105,7 @@ func New(ctx context.Context, cfg config.Config, opts Options) (*App, error) {
 	a := &App{cfg: cfg, opts: opts, log: opts.Log}
 	a.linkUp.Store(true)
 	a.draining.Store(opts.Patient)
-	a.doctor = newPractice(a)
+	a.doctor, a.phones, a.ending = newPractice(a), &phones{a: a}, make(chan struct{})
 	var open closers
 	open.add(func() error { _ = opts.Handed.close(); return nil }) // closed already where their owners were opened
 	if err := a.open(ctx, &open); err != nil {
@@ -217,6 +219,7 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error {
 		<-ended.Done()
 		a.log.Info("stopping")
+		close(a.ending)
 		a.opts.Supervisor.tell(stateStopping)
 		err := a.stop(servers)
 		stopBackground()

@@ -47,6 +47,7 @@ func (a *App) controlServer() *http.Server {
 	mux.Handle(control.PathCredential, methods{"POST": a.controlCredential})
 	mux.Handle(control.PathReload, methods{"POST": a.controlReload})
 	mux.Handle(control.PathDoctor, methods{"POST": a.controlDoctor})
+	mux.Handle(control.PathPhone, methods{"POST": a.controlPhone})
 	mux.Handle(control.PathHealth, methods{"GET": a.controlHealth})
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		writeError(w, &apiError{Status: http.StatusNotFound, Code: control.CodeNotFound, Message: "this server does not know that command"})

@@ -3,6 +3,8 @@ package app
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -213,17 +215,23 @@ func examinedRedis(ctx context.Context, cfg config.Config) doctor.Redis {
 
 // controlDoctor answers with lines of JSON: progress as it goes, the report at the end.
 func (a *App) controlDoctor(w http.ResponseWriter, r *http.Request) {
-	say := a.lines(w, examTime)
+	say := a.lines(w, r, examTime)
 	// A report that nobody waits for any more is not made.
 	report := a.doctor.examine(r.Context(), func(p doctor.Progress) { say(control.DoctorLine{Progress: &p}) })
 	say(control.DoctorLine{Report: &report})
 }
 
 // lines answers with one JSON value a line, each sent at once, for at most so long.
-func (a *App) lines(w http.ResponseWriter, within time.Duration) func(any) {
+func (a *App) lines(w http.ResponseWriter, r *http.Request, within time.Duration) func(any) {
 	c := http.NewResponseController(w)
-	if err := c.SetWriteDeadline(time.Now().Add(within + goodbye)); err != nil {
+	// A request whose time to be read is over counts as hung up.
+	end := time.Now().Add(within + goodbye)
+	if err := errors.Join(c.SetReadDeadline(end), c.SetWriteDeadline(end)); err != nil {
 		a.log.Warn("long answer not prolonged", logError, err)
+	}
+	// Only behind a body that was read does the server notice that the other side hangs up. Its size is bounded.
+	if _, err := io.Copy(io.Discard, r.Body); err != nil {
+		a.log.Debug("request body", logError, err)
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	enc := json.NewEncoder(w)

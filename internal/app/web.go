@@ -59,6 +59,7 @@ type web struct {
 	linkUp   func() bool
 	revoked  func() // something was revoked: whatever hangs on it ends
 	metrics  http.Handler
+	phone    phoneRoutes
 	doctor   func() *readyDoctor // nil before the first examination
 }
 
@@ -105,6 +106,8 @@ func (s *web) handler() http.Handler {
 	mux.Handle("/api/", s.origins.withCORS(api))
 	mux.Handle(static.Prefix, s.origins.withCORS(static.Handler(s.refuseFile)))
 
+	mux.Handle(phonePath+"{token}", s.phone.page)
+	mux.Handle(phonePath+"{token}/ws", s.phone.socket)
 	mux.Handle("/healthz", methods{"GET": s.getHealth})
 	mux.Handle("/readyz", methods{"GET": s.getReady})
 	mux.Handle("/metrics", methods{"GET": s.getMetrics})

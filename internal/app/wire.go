@@ -74,7 +74,7 @@ func (a *App) wireWeb() {
 	w.trusted = contains(a.cfg.TrustedProxy)
 	w.draining, w.linkUp, w.network = a.draining.Load, a.linkUp.Load, a.network
 	w.revoked = a.reap
-	w.doctor = a.doctor.readiness
+	w.doctor, w.phone = a.doctor.readiness, a.phoneRoutes()
 	w.metrics = metrics.Handler(metrics.Sources{
 		Bus: a.bus.Stats, Relay: a.relay.Stats, Signal: a.hub.Stats, Ports: a.portStats, Network: a.networkStats, Doctor: a.doctor.stats,
 		Draining: a.draining.Load, Version: a.opts.Version,
@@ -84,6 +84,9 @@ func (a *App) wireWeb() {
 // turnKeys tells the relay the keys of a user name, and whose it is.
 func (a *App) turnKeys(username, realm string, allocate bool) ([][]byte, relay.Owner, error) {
 	keys, user, session, err := a.live.Load().turn.Keys(username, realm, allocate, time.Now())
+	if err == nil && allocate && !a.phones.allows(user, session) {
+		return nil, relay.Owner{}, auth.ErrRevoked
+	}
 	return keys, relay.Owner{User: user, Session: session}, err
 }
 

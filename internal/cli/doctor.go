@@ -16,7 +16,8 @@ import (
 
 // doctorCmd examines a server. It takes all settings of one, for where none runs.
 type doctorCmd struct {
-	JSON bool `name:"json" help:"As one JSON object: {\"checks\":[{\"name\",\"saw\",\"verdict\",\"remedy\"}]}."`
+	Phone bool `name:"phone" help:"Print a link and QR code; the page behind it tries the server from a phone outside, and its verdicts appear here."`
+	JSON  bool `name:"json" help:"As one JSON object: {\"checks\":[{\"name\",\"saw\",\"verdict\",\"remedy\"}]}."`
 	config.Config
 }
 
@@ -35,6 +36,9 @@ func (cmd *doctorCmd) Run(ctx context.Context, c *call) error {
 	cfg, _, err := c.configWith(app.CheckFiles)
 	if err != nil {
 		return err
+	}
+	if cmd.Phone {
+		return cmd.phone(ctx, c, cfg)
 	}
 	progress := c.progress(!cmd.JSON)
 	report, err := c.examine(ctx, cfg, progress.tell)

@@ -36,33 +36,45 @@ func (c colours) paint(v doctor.Verdict, text string) string {
 	return text
 }
 
-// doctorTable is a report for people: name, verdict and what was seen side by side, and below it what to do.
+// doctorTable is a report for people.
 func doctorTable(r doctor.Report, paint colours) string {
-	names, verdicts := 0, len(doctor.Skipped)
+	names := 0
 	for _, c := range r.Checks {
 		names = max(names, len(c.Name))
 	}
-	indent := names + 2 + verdicts + 2
 	var b strings.Builder
 	for _, c := range r.Checks {
-		lines := wrapAt(c.Saw, tableWidth-indent)
-		fmt.Fprintf(&b, "%-*s  %s%s  %s\n", names, c.Name, paint.paint(c.Verdict, string(c.Verdict)), strings.Repeat(" ", verdicts-len(c.Verdict)), lines[0])
-		for _, line := range lines[1:] {
-			fmt.Fprintf(&b, "%*s%s\n", indent, "", line)
-		}
-		if c.Remedy != "" {
-			for i, line := range wrapAt(c.Remedy, tableWidth-indent-3) {
-				mark := "-> "
-				if i > 0 {
-					mark = "   "
-				}
-				fmt.Fprintf(&b, "%*s%s%s\n", indent, "", mark, line)
-			}
-		}
+		b.WriteString(doctorRow(c, names, paint))
 	}
-	count := func(v doctor.Verdict) int { return len(r.With(v)) }
-	fmt.Fprintf(&b, "\n%d ok, %d warn, %d fail, %d skipped\n", count(doctor.OK), count(doctor.Warn), count(doctor.Fail), count(doctor.Skipped))
+	b.WriteString("\n" + doctorSum(r))
 	return b.String()
+}
+
+// doctorRow is one check: name, verdict and what was seen side by side, and below them what to do.
+func doctorRow(c doctor.Check, names int, paint colours) string {
+	verdicts := len(doctor.Skipped)
+	indent := names + 2 + verdicts + 2
+	var b strings.Builder
+	lines := wrapAt(c.Saw, tableWidth-indent)
+	fmt.Fprintf(&b, "%-*s  %s%s  %s\n", names, c.Name, paint.paint(c.Verdict, string(c.Verdict)), strings.Repeat(" ", verdicts-len(c.Verdict)), lines[0])
+	for _, line := range lines[1:] {
+		fmt.Fprintf(&b, "%*s%s\n", indent, "", line)
+	}
+	if c.Remedy == "" {
+		return b.String()
+	}
+	mark := "-> "
+	for _, line := range wrapAt(c.Remedy, tableWidth-indent-len(mark)) {
+		fmt.Fprintf(&b, "%*s%s%s\n", indent, "", mark, line)
+		mark = "   "
+	}
+	return b.String()
+}
+
+// doctorSum counts the verdicts.
+func doctorSum(r doctor.Report) string {
+	count := func(v doctor.Verdict) int { return len(r.With(v)) }
+	return fmt.Sprintf("%d ok, %d warn, %d fail, %d skipped\n", count(doctor.OK), count(doctor.Warn), count(doctor.Fail), count(doctor.Skipped))
 }
 
 // wrapAt breaks a text between words into lines of at most so many characters. Its line breaks become spaces. A longer word

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 
 	"callbox/internal/doctor"
 )
@@ -86,4 +87,45 @@ func (c *Client) lines(ctx context.Context, path string, in any, each func([]byt
 		return fmt.Errorf("%w: %w", ErrCutOff, err)
 	}
 	return nil
+}
+
+// PhoneLine is one line of the answer to PathPhone: the link first, then what happens to it, a check for each step, and how
+// the probe ended. Who hangs up ends the probe.
+type PhoneLine struct {
+	Link   *PhoneLink    `json:"link,omitempty"`
+	Opened string        `json:"opened,omitempty"` // the address of who has opened it
+	Check  *doctor.Check `json:"check,omitempty"`
+	Ended  string        `json:"ended,omitempty"` // PhoneDone, PhoneExpired or PhoneStopping
+}
+
+// PhoneLink is the link that a phone is to open.
+type PhoneLink struct {
+	URL     string    `json:"url"`
+	Expires time.Time `json:"expires"`
+	Note    string    `json:"note"` // what is to be known of it; "" nothing
+}
+
+// How a probe ends.
+const (
+	PhoneDone     = "done"
+	PhoneExpired  = "expired"
+	PhoneStopping = "stopping" // the server is
+)
+
+// Phone has the server wait for a phone, and hands on what it says.
+func (c *Client) Phone(ctx context.Context, tell func(PhoneLine)) error {
+	ended := false
+	err := c.lines(ctx, PathPhone, nil, func(line []byte) error {
+		var l PhoneLine
+		if err := json.Unmarshal(line, &l); err != nil {
+			return fmt.Errorf("control answer: %w", err)
+		}
+		ended = ended || l.Ended != ""
+		tell(l)
+		return nil
+	})
+	if err == nil && !ended {
+		return ErrCutOff
+	}
+	return err
 }

@@ -51,6 +51,8 @@ type examination struct {
 	redis   Redis
 	leaf    Certificate
 	newest  time.Time // of the files in the data directory
+	// hairpins is what came of trying the public address behind a NAT; it was not tried where At is invalid.
+	hairpins Hairpin
 }
 
 // Examine runs all checks, one after another. It ends soon after the context does; what had not been looked at by then is
@@ -285,6 +287,7 @@ func (x *examination) hairpin(ctx context.Context) Check {
 	}
 	if h.At.IsValid() && x.network.behind() {
 		h = tryHairpin(ctx, h.At)
+		x.hairpins = h
 	}
 	return hairpin(x.network, h)
 }
@@ -319,7 +322,11 @@ func (x *examination) relay(network string) func(context.Context) Check {
 		}
 		r := RelayTrip{Network: network, Port: x.Endpoints[0].Addr.Port(), Public: x.publicAt(), Local: x.localAt(), Behind: x.network.behind()}
 		credential := x.Credential()
-		if r.Public.IsValid() {
+		// Where the address itself is silent from here, waiting for its relay tells nothing more.
+		if r.PublicErr = x.hairpins.TCP; network == "udp" {
+			r.PublicErr = x.hairpins.UDP
+		}
+		if r.Public.IsValid() && r.PublicErr == nil {
 			if r.Took, r.PublicErr = tryRelay(ctx, network, r.Public, credential); r.PublicErr == nil {
 				return relayTrip(r)
 			}
