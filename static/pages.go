@@ -13,7 +13,7 @@ var templateFiles embed.FS
 
 // pages is parsed once and only read afterwards. A page is the layout with the
 // blocks of its own file in it.
-var pages = parsePages("login", "setup", "invite", "home", "call", "error", "phone")
+var pages = parsePages("login", "setup", "invite", "home", "call", "error", "phone", "authority")
 
 // ContentSecurityPolicy is the Content-Security-Policy header that every page
 // is served with. Nothing is inline, nothing comes from another origin, and the
@@ -29,6 +29,16 @@ type LoginPage struct {
 	Next     string // local path to go to afterwards
 	Username string // what was typed before, or ""
 	Error    string // why the last attempt failed, or ""
+	Own      bool   // the certificate is of the server's own authority, so that browsers warn
+}
+
+// AuthorityPage tells how a device comes to trust the server's own authority.
+type AuthorityPage struct {
+	Name        string   // of the authority
+	Fingerprint []string // SHA-256 of its certificate, in groups of digits
+	System      string   // the device's: android, ios, macos, windows, linux or ""
+	Profile     bool     // it takes a configuration profile rather than a certificate
+	Home        string   // URL of the server
 }
 
 // SetupPage is the form that POSTs token, username, password and again to
@@ -51,6 +61,8 @@ type InvitePage struct {
 type HomePage struct {
 	User  string // who is logged in
 	Admin bool
+	// Own says that the certificate is of the server's own authority, so that browsers warn.
+	Own bool
 }
 
 // CallPage is the call itself.
@@ -114,6 +126,9 @@ func Call(w io.Writer, p CallPage) error {
 
 // Phone writes the page that tries this server from outside.
 func Phone(w io.Writer, p PhonePage) error { return render(w, "phone", p) }
+
+// Authority writes the page that tells how a device comes to trust the server's own authority.
+func Authority(w io.Writer, p AuthorityPage) error { return render(w, "authority", p) }
 
 // Error writes a page that says what went wrong.
 func Error(w io.Writer, p ErrorPage) error { return render(w, "error", p) }

@@ -14,10 +14,15 @@ const hostile = `"><script>alert(1)</script><b onclick='x'>&</script>`
 
 func everyPage(text string) map[string]func(io.Writer) error {
 	return map[string]func(io.Writer) error{
-		"login":  func(w io.Writer) error { return Login(w, LoginPage{Next: text, Username: text, Error: text}) },
+		"authority": func(w io.Writer) error {
+			return Authority(w, AuthorityPage{Name: text, Fingerprint: []string{text}, System: "ios", Profile: true, Home: "/"})
+		},
+		"login": func(w io.Writer) error {
+			return Login(w, LoginPage{Next: text, Username: text, Error: text, Own: true})
+		},
 		"setup":  func(w io.Writer) error { return Setup(w, SetupPage{Token: text, Username: text, Error: text}) },
 		"invite": func(w io.Writer) error { return Invite(w, InvitePage{Room: text, Name: text, Error: text}) },
-		"home":   func(w io.Writer) error { return Home(w, HomePage{User: text, Admin: true}) },
+		"home":   func(w io.Writer) error { return Home(w, HomePage{User: text, Admin: true, Own: true}) },
 		"call": func(w io.Writer) error {
 			return Call(w, CallPage{Config: CallConfig{User: text, Name: text, Room: text}})
 		},

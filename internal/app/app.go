@@ -82,11 +82,12 @@ type App struct {
 	phones  *phones
 	ending  chan struct{} // closed when the stop begins
 
-	port    *port
-	extra   []*port // --turn-listen
-	turns   []turnPort
-	metrics net.Listener // --metrics-listen; nil: none
-	control net.Listener
+	port     *port
+	extra    []*port // --turn-listen and redirect
+	redirect *port   // --http-listen; nil: none
+	turns    []turnPort
+	metrics  net.Listener // --metrics-listen; nil: none
+	control  net.Listener
 
 	addr      netip.AddrPort
 	live      atomic.Pointer[live]
@@ -158,6 +159,9 @@ func (a *App) open(ctx context.Context, undo *closers) (err error) {
 	if err = a.openSockets(undo); err != nil {
 		return err
 	}
+	if err = a.openACME(ctx); err != nil {
+		return err
+	}
 	a.hub = signal.New(signal.Config{
 		Bus: a.bus,
 		Log: a.log,
@@ -202,6 +206,14 @@ func (a *App) Run(ctx context.Context) error {
 		m := a.web.server(a.web.metricsHandler(a.metrics.Addr()))
 		servers = append(servers, m)
 		g.Go(serving(m, a.metrics))
+	}
+	if a.redirect != nil {
+		r := a.web.server(a.web.redirectHandler(a.addr.Port()))
+		servers = append(servers, r)
+		g.Go(serving(r, a.redirect.http()))
+	}
+	if a.certs.acme != nil {
+		g.Go(func() error { a.certs.acme.Run(background); return nil })
 	}
 	g.Go(func() error { a.changes.run(background); return nil })
 	g.Go(func() error { a.announce(background); return nil })

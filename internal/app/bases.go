@@ -19,7 +19,7 @@ func (a *App) linkBases() []string {
 func LinkBases(cfg config.Config) []string { return bases(cfg, cfg.Listen, hostAddrs()) }
 
 func bases(cfg config.Config, listen netip.AddrPort, addrs []netip.Addr) []string {
-	p := startPage{Listen: listen, Names: cfg.Names, Addrs: addrs, URL: string(cfg.PublicURL)}
+	p := startPage{Listen: listen, Names: cfg.HostNames(), Addrs: pageAddrs(cfg, addrs), URL: string(cfg.PublicURL)}
 	if out := p.remote(); len(out) > 0 {
 		return out
 	}

@@ -29,7 +29,7 @@ func (s *web) getHome(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	page(w, http.StatusOK, s.log, func(w io.Writer) error {
-		return static.Home(w, static.HomePage{User: c.User, Admin: c.Admin})
+		return static.Home(w, static.HomePage{User: c.User, Admin: c.Admin, Own: s.ownAuthority()})
 	})
 }
 

@@ -191,7 +191,7 @@ func examinedCertificate(state certs.State, cfg config.Config) doctor.Certificat
 	case certs.SourceACME:
 		c.Kind = doctor.ACME
 	case certs.SourceFiles:
-		c.Kind, c.Names = doctor.OwnFile, cfg.Names
+		c.Kind, c.Names = doctor.OwnFile, cfg.HostNames()
 	default:
 		c.Kind = doctor.LocalCA
 	}

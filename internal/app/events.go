@@ -7,6 +7,7 @@ import (
 
 	"callbox/auth"
 	"callbox/bus"
+	"callbox/internal/certs"
 	"callbox/relay"
 	"callbox/signal"
 )
@@ -19,12 +20,21 @@ var _ bus.Handler = events{}
 func (e events) Message(from bus.NodeID, data []byte)       { e.a.hub.Message(from, data) }
 func (e events) Lost(to bus.NodeID, data []byte, why error) { e.a.hub.Lost(to, data, why) }
 func (e events) NodesChanged(nodes []bus.NodeInfo)          { e.a.hub.NodesChanged(nodes) }
-func (e events) Changed(bucket, key string)                 { e.a.changes.add(bucket, key) }
+
+func (e events) Changed(bucket, key string) {
+	e.a.changes.add(bucket, key)
+	if bucket == certs.BucketCertificates && e.a.certs.acme != nil {
+		e.a.certs.acme.Changed()
+	}
+}
 
 func (e events) Link(up bool) {
 	e.a.linkUp.Store(up) // the bus has logged it
 	if up {
 		e.a.changes.addAll() // news may have been missed
+		if e.a.certs.acme != nil {
+			e.a.certs.acme.Changed()
+		}
 	}
 	e.a.hub.Link(up)
 }

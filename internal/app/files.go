@@ -9,8 +9,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
+	"callbox/internal/certs"
 	"callbox/internal/config"
 	"callbox/internal/datadir"
 )
@@ -21,7 +23,7 @@ const maxPEM = 1 << 20
 // CheckFiles finds every fault of the files that a server's settings name, before anything is opened or made. It is a
 // config.Sources.Check.
 func CheckFiles(cfg config.Config) config.Faults {
-	return append(CheckSecrets(cfg), checkCertificate(cfg)...)
+	return slices.Concat(CheckSecrets(cfg), checkCertificate(cfg), checkACME(cfg))
 }
 
 // CheckSecrets does it for the secret files alone, for who serves no TLS, and for a reload: a certificate that is being
@@ -61,6 +63,26 @@ func checkCertificate(cfg config.Config) config.Faults {
 	}
 	if _, err := tls.X509KeyPair(chain, key); err != nil {
 		add("tls-key", cfg.TLSKey, "is not the key of the certificate "+cfg.TLSCert, "give a certificate and the key that it was made for")
+	}
+	return faults
+}
+
+// checkACME finds what no public authority would sign, and a root that cannot be read.
+func checkACME(cfg config.Config) config.Faults {
+	var faults config.Faults
+	if _, problem := readPEM(cfg.ACMECARoot, certificateProblem); problem != "" {
+		faults = append(faults, config.Fault{Key: "acme-ca-root", Value: cfg.ACMECARoot, Problem: problem, Remedy: "give a PEM file with the certificate of the authority that vouches for the ACME server"})
+	}
+	if cfg.ACMECA != "" {
+		return faults
+	}
+	for _, name := range cfg.Domains {
+		if !certs.Public(name) {
+			faults = append(faults, config.Fault{
+				Key: "domain", Value: name, Problem: "is not a public name or address, and no public authority signs it",
+				Remedy: "give one that the world knows, or name a private authority with --acme-ca; without --domain the server has an authority of its own",
+			})
+		}
 	}
 	return faults
 }

@@ -1,8 +1,10 @@
 package app
 
 import (
+	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"callbox/internal/config"
 	"callbox/internal/qr"
@@ -64,14 +66,14 @@ func (a *App) showQR(p startPage) {
 func (a *App) startPage() startPage {
 	l := a.live.Load()
 	p := startPage{
-		Version: a.opts.Version,
-		Listen:  a.addr,
-		Addrs:   l.addrs,
-		Names:   a.cfg.Names,
-		URL:     string(l.cfg.PublicURL),
-		Setup:   a.setup,
-		Users:   a.web.users.Count(),
-		OwnCert: a.certs.files != nil, Authority: a.certs.path,
+		Version:     a.opts.Version,
+		Listen:      a.addr,
+		Addrs:       pageAddrs(a.cfg, l.addrs),
+		Names:       a.cfg.HostNames(),
+		URL:         string(l.cfg.PublicURL),
+		Setup:       a.setup,
+		Users:       a.web.users.Count(),
+		Certificate: certificateLines(a.CertificateState(), time.Now()), Fingerprint: a.certs.fingerprint(),
 		TURNS:  a.turnsLine(),
 		Public: l.public, Outside: a.networkLines(),
 		Bus:   string(config.Memory),
@@ -97,8 +99,16 @@ func (a *App) startPage() startPage {
 	return p
 }
 
+// pageAddrs are the addresses to name beside the names: none where the certificate is good for the names alone.
+func pageAddrs(cfg config.Config, addrs []netip.Addr) []netip.Addr {
+	if len(cfg.Domains) > 0 {
+		return nil
+	}
+	return addrs
+}
+
 // turnsOffLocal is said where only the local certificate could answer.
-const turnsOffLocal = "off: needs a publicly trusted certificate (--tls-cert)"
+const turnsOffLocal = "off: needs a publicly trusted certificate (--domain)"
 
 // turnsLine says whether clients are offered TURN over TLS. The listener answers it in any case.
 func (a *App) turnsLine() string {
@@ -108,7 +118,7 @@ func (a *App) turnsLine() string {
 	case config.Off:
 		return "off (--turns)"
 	}
-	if a.certs.files == nil {
+	if a.certs.files == nil && a.certs.acme == nil {
 		return turnsOffLocal
 	}
 	return "on for the names of the certificate, where it is publicly trusted"

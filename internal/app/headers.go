@@ -21,26 +21,19 @@ func withHeaders(next http.Handler) http.Handler {
 }
 
 // withHTTPS sends people who come by plain HTTP from another host to https:// on the same port: browsers give a page no
-// camera otherwise. A trusted proxy speaks plain HTTP to us by choice; probes need no certificate.
+// camera otherwise. A trusted proxy speaks plain HTTP to us by choice; probes need no certificate, and who is to trust this
+// server's authority must be able to get it first.
 func withHTTPS(log *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := clientOf(r)
-		if c.Secure || c.Proxied || c.Addr.IsLoopback() || r.URL.Path == "/healthz" || r.URL.Path == "/readyz" {
+		if c.Secure || c.Proxied || c.Addr.IsLoopback() || r.URL.Path == "/healthz" || r.URL.Path == "/readyz" || isAuthorityPath(r.URL.Path) {
 			next.ServeHTTP(w, r)
 			return
 		}
 		if !validHost(c.Host) {
-			refuse(w, r, log, &apiError{Status: http.StatusBadRequest, Code: "bad-host", Message: "the Host header is not a host"})
+			refuse(w, r, log, errBadHost())
 			return
 		}
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			// What the request carries has been seen on the way already; redirecting it would hide that.
-			refuse(w, r, log, &apiError{Status: http.StatusForbidden, Code: "https-required", Message: "use https:// on the same port"})
-			return
-		}
-		h := w.Header()
-		h.Set("Location", "https://"+c.Host+r.URL.RequestURI())
-		h.Set("Cache-Control", "no-store")
-		w.WriteHeader(http.StatusTemporaryRedirect)
+		toHTTPS(w, r, log, c.Host)
 	})
 }

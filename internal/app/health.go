@@ -24,6 +24,8 @@ type readyDetails struct {
 	Node   string       `json:"node"`
 	Nodes  int          `json:"nodes"`
 	Doctor *readyDoctor `json:"doctor,omitempty"` // none before the first examination
+	// Certificate is how it stands with what TLS is served with.
+	Certificate readyCertificate `json:"certificate"`
 	// Network is how this host stands to the Internet; absent where nobody looks.
 	Network *nat.Report `json:"network,omitempty"`
 }
@@ -51,7 +53,7 @@ func (s *web) writeReady(w http.ResponseWriter, details bool) {
 		status, out.Status = http.StatusServiceUnavailable, "draining"
 	}
 	if details {
-		out.readyDetails = &readyDetails{Node: s.bus.Self().Name(), Nodes: len(s.bus.Nodes()), Network: s.network(), Doctor: s.doctor()}
+		out.readyDetails = &readyDetails{Node: s.bus.Self().Name(), Nodes: len(s.bus.Nodes()), Network: s.network(), Certificate: certificateReadiness(s.certificate()), Doctor: s.doctor()}
 	}
 	writeJSON(w, status, out)
 }

@@ -97,6 +97,9 @@ func (a *App) reload() (control.Reloaded, error) {
 	if a.certs.files != nil && a.certs.files.Again() {
 		changed = append(changed, "tls-cert")
 	}
+	if a.certs.acme != nil {
+		a.certs.acme.Retry() // what was in the way may be gone
+	}
 	a.changes.addAll() // users, keys and revocations, as they are in the store
 	if a.watcher != nil {
 		a.watcher.Look()

@@ -28,6 +28,7 @@ func (s *web) getLogin(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *web) loginPage(w http.ResponseWriter, status int, p static.LoginPage) {
+	p.Own = s.ownAuthority()
 	page(w, status, s.log, func(w io.Writer) error { return static.Login(w, p) })
 }
 

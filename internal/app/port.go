@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"callbox/internal/certs"
 )
 
 const (
@@ -189,6 +191,9 @@ func (p *port) decideTLS(c *portConn) func() {
 	if err := session.Handshake(); err != nil {
 		p.failed(c, err)
 		return nil
+	}
+	if session.ConnectionState().NegotiatedProtocol == certs.ChallengeProtocol {
+		return nil // the authority has seen what it came for
 	}
 	if session.ConnectionState().NegotiatedProtocol == alpnHTTP2 {
 		if !p.cfg.HTTP {

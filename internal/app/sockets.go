@@ -5,11 +5,14 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 
+	"callbox/internal/certs"
 	"callbox/internal/config"
 	"callbox/internal/control"
+	"callbox/internal/doctor"
 	"callbox/relay"
 )
 
@@ -60,6 +63,7 @@ func (a *App) openSockets(undo *closers) error {
 		}
 		a.turns = append(a.turns, turnPort{Network: l.Network, Port: port})
 	}
+	a.openRedirect(undo)
 	if a.control, err = listenControl(filepath.Join(a.dir.Path(), control.SocketName)); err != nil {
 		return err
 	}
@@ -88,7 +92,11 @@ func (a *App) newPort(l net.Listener, http, startTLS bool) *port {
 	}
 	if http {
 		// The last two are TURN's own (RFC 7443): who offers nothing else must find them.
-		cfg.TLS = a.tlsConfig("h2", "http/1.1", "stun.turn", "stun.nat-discovery")
+		protocols := []string{"h2", "http/1.1", "stun.turn", "stun.nat-discovery"}
+		if len(a.cfg.Domains) > 0 {
+			protocols = append(protocols, certs.ChallengeProtocol)
+		}
+		cfg.TLS = a.tlsConfig(protocols...)
 	} else if startTLS {
 		cfg.TLS = a.tlsConfig()
 	}
@@ -130,6 +138,9 @@ func (a *App) openRelay() (*relay.Server, error) {
 // ownAddrs are the listeners of this process and its Redis, which no relay may reach whatever --allow-peer says.
 func (a *App) ownAddrs() []netip.AddrPort {
 	own := []netip.AddrPort{a.addr}
+	if a.cfg.HTTPListen.IsValid() {
+		own = append(own, a.cfg.HTTPListen)
+	}
 	for _, l := range a.cfg.TURNListen {
 		own = append(own, l.Addr)
 	}
@@ -180,9 +191,20 @@ func listenTCP(addr netip.AddrPort, key string) (net.Listener, error) {
 func busyPort(err error, addr netip.AddrPort, key string) error {
 	switch {
 	case inUse(err):
-		return fmt.Errorf("port %d is in use, perhaps by another callbox; stop that, or choose another with --%s: %w", addr.Port(), key, err)
+		holder := doctor.Holder("tcp", addr.Port())
+		if holder == "" {
+			holder = doctor.Holder("udp", addr.Port())
+		}
+		if holder == "" {
+			holder = "another program, perhaps another callbox"
+		}
+		return fmt.Errorf("port %d is in use by %s; stop that, or choose another with --%s: %w", addr.Port(), holder, key, err)
 	case notAllowed(err):
-		return fmt.Errorf("port %d is not for this user; choose one above 1023 with --%s, or grant the right (setcap cap_net_bind_service=+ep): %w", addr.Port(), key, err)
+		binary, pathErr := os.Executable()
+		if pathErr != nil {
+			binary = "callbox"
+		}
+		return fmt.Errorf("port %d is not for this user; run: sudo setcap cap_net_bind_service=+ep %s (again after each update); under systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE; or choose a port above 1023 with --%s: %w", addr.Port(), binary, key, err)
 	}
 	return fmt.Errorf("--%s: %w", key, err)
 }

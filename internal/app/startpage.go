@@ -20,10 +20,10 @@ type startPage struct {
 	Setup string // token of the set-up link; "": there are users already
 	Users int
 
-	OwnCert     bool   // --tls-cert instead of the local authority
-	Authority   string // path of the local authority's certificate
-	TURNS       string // "on", or why it is off
-	RelayPorts  string // "49152-65535", or "" for the sealed relay
+	Certificate []string // how it stands with another certificate than the local authority's; none: there is no other
+	Fingerprint string   // of the local authority's certificate, where that is what devices see
+	TURNS       string   // "on", or why it is off
+	RelayPorts  string   // "49152-65535", or "" for the sealed relay
 	Public      []netip.Addr
 	Outside     []string // how people outside come in, as far as that is known
 	TURNListen  []string
@@ -110,6 +110,15 @@ func (p startPage) setupForPhone() string {
 	return ""
 }
 
+// caURL is where devices get the local authority. They come by plain HTTP: over https:// there would be the very warning.
+func (p startPage) caURL() string {
+	base := p.remote()[0]
+	if p.URL == "" {
+		base = "http" + strings.TrimPrefix(base, "https")
+	}
+	return base + pathCA
+}
+
 func (p startPage) write(w io.Writer) error {
 	var t rows
 	local, remote := p.local(), p.remote()
@@ -120,11 +129,13 @@ func (p startPage) write(w io.Writer) error {
 	if p.Setup != "" {
 		t.add("First run", "make the first user, an administrator, within 30 minutes:", p.setupURL())
 	}
-	if len(remote) > 0 && !p.OwnCert {
+	if len(remote) > 0 && len(p.Certificate) == 0 {
 		t.add("Expect a warning", "https:// comes with a certificate that this callbox made, because browsers open a camera on https:// only. "+
-			"Each device warns about it once; go on, or let the device trust "+unbroken(p.Authority)+" (good for this host alone).")
+			"Each device warns about it once; go on, or let the device trust this host: it is told how at", p.caURL(), "where it sees the same fingerprint:")
+		t.add("", strings.Join(fingerprintGroups(p.Fingerprint), " "))
 	}
 	t.add("", "")
+	t.add("Certificate", p.Certificate...)
 	t.add("From outside", p.Outside...)
 	t.add("Relay", p.relayLines()...)
 	t.add("TURN over TLS", p.TURNS)

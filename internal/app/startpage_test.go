@@ -14,7 +14,7 @@ func TestStartPageReadsAsWritten(t *testing.T) {
 	home := []netip.Addr{addr("192.168.1.7"), addr("2001:db8::7")}
 	base := startPage{
 		Version: "1.2.3", Listen: netip.MustParseAddrPort("[::]:8080"), Addrs: home,
-		Setup: "c2V0dXA", Authority: "callbox-data/ca.crt",
+		Setup: "c2V0dXA", Fingerprint: strings.Repeat("A1:B2:", 15) + "A1:B2",
 		TURNS: turnsOffLocal, Metrics: "127.0.0.1:9464",
 		RelayPorts: "49152-65535", Bus: "memory", Node: "homebox", Nodes: 1, Data: "callbox-data",
 	}
@@ -27,7 +27,7 @@ func TestStartPageReadsAsWritten(t *testing.T) {
 		}),
 		"cluster": with(func(p *startPage) {
 			p.Listen, p.Setup, p.Users = netip.MustParseAddrPort("0.0.0.0:443"), "", 12
-			p.Names, p.OwnCert, p.TURNS = []string{"call.example"}, true, "on"
+			p.Names, p.Certificate, p.TURNS = []string{"call.example"}, []string{"from your files, until 1 March 2027"}, "on"
 			p.Bus, p.Nodes, p.Metrics = "redis://redis.example:6379", 3, "10.0.0.5:9090"
 			p.Public, p.TURNListen = []netip.Addr{addr("203.0.113.5"), addr("2001:db8::5")}, []string{"udp://:3478"}
 		}),
@@ -66,7 +66,7 @@ func TestStartPageBreaksLinesBetweenWordsAlone(t *testing.T) {
 	path := "/data/ä b/" + strings.Repeat("deep/", 14) + "call box"
 	p := startPage{
 		Version: "1.2.3", Listen: netip.MustParseAddrPort("[::]:8080"), Names: []string{name}, Setup: strings.Repeat("s", 43),
-		Authority: path + "/ca.crt", Data: path, TURNS: turnsOffLocal, RelayPorts: "1-2", Bus: "memory",
+		Fingerprint: strings.Repeat("A1:B2:", 15) + "A1:B2", Data: path, TURNS: turnsOffLocal, RelayPorts: "1-2", Bus: "memory",
 		TURNListen: []string{"udp://203.0.113.5:3478", "tcp://203.0.113.5:3478", "tls://203.0.113.5:5349"},
 	}
 	var b strings.Builder
@@ -84,7 +84,7 @@ func TestStartPageBreaksLinesBetweenWordsAlone(t *testing.T) {
 			t.Errorf("a line of %d columns: %q", utf8.RuneCountInString(line), line)
 		}
 	}
-	for _, whole := range []string{"https://" + name + ":8080\n", "/setup?token=" + p.Setup + "\n", path + "/ca.crt", path + "\n", "tls://203.0.113.5:5349\n"} {
+	for _, whole := range []string{"https://" + name + ":8080\n", "/setup?token=" + p.Setup + "\n", path + "\n", ":8080/ca\n", "tls://203.0.113.5:5349\n"} {
 		if !strings.Contains(b.String(), whole) {
 			t.Errorf("%q is broken in\n%s", whole, b.String())
 		}

@@ -10,8 +10,10 @@ import (
 
 	"callbox/auth"
 	"callbox/bus"
+	"callbox/internal/certs"
 	"callbox/internal/config"
 	"callbox/internal/control"
+	"callbox/internal/localca"
 	"callbox/internal/nat"
 	"callbox/relay"
 	"callbox/signal"
@@ -61,6 +63,10 @@ type web struct {
 	metrics  http.Handler
 	phone    phoneRoutes
 	doctor   func() *readyDoctor // nil before the first examination
+
+	certificate func() certs.State
+	authority   func() (*localca.CA, error)
+	challenge   func(w http.ResponseWriter, r *http.Request, host string) bool // answers a certificate authority; nil: none is asked
 }
 
 // methods answers a path by request method, and says which there are to any other.
@@ -108,6 +114,10 @@ func (s *web) handler() http.Handler {
 
 	mux.Handle(phonePath+"{token}", s.phone.page)
 	mux.Handle(phonePath+"{token}/ws", s.phone.socket)
+	mux.Handle(pathCA, methods{"GET": s.getCA})
+	mux.Handle(pathCARoot, methods{"GET": s.getCARoot})
+	mux.Handle(pathCAProfile, methods{"GET": s.getCAProfile})
+
 	mux.Handle("/healthz", methods{"GET": s.getHealth})
 	mux.Handle("/readyz", methods{"GET": s.getReady})
 	mux.Handle("/metrics", methods{"GET": s.getMetrics})
@@ -117,7 +127,7 @@ func (s *web) handler() http.Handler {
 	h = s.origins.withProtection(s.log, h)
 	h = http.MaxBytesHandler(h, maxBody)
 	h = withHTTPS(s.log, h)
-	h = withRecovery(s.log, withHeaders(h))
+	h = s.withChallenge(withRecovery(s.log, withHeaders(h)))
 	return withClient(s.trusted, s.log, h)
 }
 

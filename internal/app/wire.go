@@ -69,14 +69,18 @@ func (a *App) wireWeb() {
 	w.bases = a.linkBases
 	w.publicURL = func() string { return string(a.live.Load().cfg.PublicURL) }
 	w.inviters = func() config.Inviters { return a.live.Load().cfg.GuestInvites }
-	w.origins = newOrigins(a.cfg.Names, a.allowedOrigin)
+	w.origins = newOrigins(a.cfg.HostNames(), a.allowedOrigin)
 	w.compat = newCompat(a.cfg)
 	w.trusted = contains(a.cfg.TrustedProxy)
 	w.draining, w.linkUp, w.network = a.draining.Load, a.linkUp.Load, a.network
+	if a.certs.acme != nil {
+		w.challenge = a.certs.acme.AnswerHTTP
+	}
+	w.certificate, w.authority = a.CertificateState, a.certs.authority
 	w.revoked = a.reap
 	w.doctor, w.phone = a.doctor.readiness, a.phoneRoutes()
 	w.metrics = metrics.Handler(metrics.Sources{
-		Bus: a.bus.Stats, Relay: a.relay.Stats, Signal: a.hub.Stats, Ports: a.portStats, Network: a.networkStats, Doctor: a.doctor.stats,
+		Bus: a.bus.Stats, Relay: a.relay.Stats, Signal: a.hub.Stats, Ports: a.portStats, Network: a.networkStats, Doctor: a.doctor.stats, Certificate: a.certificateStats,
 		Draining: a.draining.Load, Version: a.opts.Version,
 	})
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3/acme"
 )
 
@@ -88,6 +89,17 @@ func (m *Manager) whereNameLeads(ctx context.Context, name string) string {
 	}
 	return fmt.Sprintf("DNS points to %s but this host is %s; if a router stands between, it must have that address and forward ports 80 and 443, else correct the record", list(found), list(own))
 }
+
+// Public says whether an authority of the world may sign a name or address at all.
+func Public(name string) bool {
+	if addr, err := netip.ParseAddr(name); err == nil {
+		return addr.IsGlobalUnicast() && !addr.IsPrivate() && !sharedRange().Contains(addr.Unmap())
+	}
+	return certmagic.SubjectQualifiesForPublicCert(name)
+}
+
+// sharedRange is what providers number their customers with behind a shared address (RFC 6598).
+func sharedRange() netip.Prefix { return netip.MustParsePrefix("100.64.0.0/10") }
 
 func list(addrs []netip.Addr) string {
 	if len(addrs) == 0 {

@@ -19,6 +19,19 @@ func finish(c *Config, origins Origins) {
 	if origins["drain-timeout"] == fromDefault && c.Clustered() {
 		c.DrainTimeout = clusterDrain
 	}
+	for i, name := range c.Domains {
+		c.Domains[i] = strings.ToLower(strings.TrimSuffix(name, "."))
+		if addr, err := netip.ParseAddr(name); err == nil {
+			c.Domains[i] = addr.Unmap().String()
+		}
+	}
+	if len(c.Domains) > 0 && origins["listen"] == fromDefault {
+		// Where authorities and browsers come to.
+		c.Listen = netip.AddrPortFrom(c.Listen.Addr(), 443)
+		if origins["http-listen"] == fromDefault {
+			c.HTTPListen = netip.AddrPortFrom(c.Listen.Addr(), 80)
+		}
+	}
 	if c.NodeName == "" {
 		c.NodeName = "callbox"
 		if host, err := os.Hostname(); err == nil && nodeName(host) {
@@ -61,6 +74,7 @@ func check(c Config, origins Origins, found Faults) Faults {
 	if u, err := url.Parse(string(c.PublicURL)); c.PublicURL != "" && (err != nil || u.Scheme != "https" && !loopbackName(u.Hostname())) {
 		add("public-url", "is not an https:// URL", "browsers open a camera on https:// only; write it as https://call.example")
 	}
+	checkACME(c, add)
 	if c.TURNHost != "" && !hostName(c.TURNHost) {
 		add("turn-host", "“"+clip(c.TURNHost)+"” is not a host name", "write a name or an address without scheme and port, as turn1.example")
 	}
@@ -93,6 +107,34 @@ func check(c Config, origins Origins, found Faults) Faults {
 func loopbackName(host string) bool {
 	addr, err := netip.ParseAddr(host)
 	return strings.EqualFold(host, "localhost") || err == nil && addr.IsLoopback()
+}
+
+// checkACME finds the faults of --domain and of what belongs to it.
+func checkACME(c Config, add func(key, problem, remedy string)) {
+	for _, name := range c.Domains {
+		if !hostName(name) {
+			add("domain", "“"+clip(name)+"” is not a host name", "write a name or an address without scheme and port, as call.example")
+		}
+	}
+	if len(c.Domains) > 0 && c.TLSCert != "" {
+		add("domain", "gets a certificate, and tls-cert gives one", "give one of the two")
+	}
+	if len(c.Domains) == 0 {
+		for _, setting := range []struct{ key, value string }{{"acme-ca", c.ACMECA}, {"acme-ca-root", c.ACMECARoot}, {"acme-email", c.ACMEEmail}} {
+			if setting.value != "" {
+				add(setting.key, "is given without domain", "give the name that a certificate is wanted for as domain")
+			}
+		}
+	}
+	if u, err := url.Parse(c.ACMECA); c.ACMECA != "" && (err != nil || u.Scheme != "https" || u.Host == "") {
+		add("acme-ca", "is not an https URL", "write the URL of an ACME directory, as https://acme-v02.api.letsencrypt.org/directory")
+	}
+	if c.ACMEEmail != "" && !regexp.MustCompile(`^[^\s@,]+@[^\s@,]+$`).MatchString(c.ACMEEmail) {
+		add("acme-email", "is not an e-mail address", "write one, as admin@call.example")
+	}
+	if c.HTTPListen.IsValid() && c.HTTPListen.Port() != 0 && c.HTTPListen.Port() == c.Listen.Port() {
+		add("http-listen", "has the port of listen, which answers http:// too", "leave it out, or give it a port of its own, as :80")
+	}
 }
 
 func count[T any](list []T, match func(T) bool) (n int) {

@@ -11,6 +11,7 @@ package config
 import (
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -33,6 +34,11 @@ type Config struct {
 	PublicURL     Origin         `name:"public-url" type:"raw" reload:"yes" group:"web" placeholder:"URL" help:"URL by which people reach this server, as https://call.example, for the links it makes (computed)."`
 	QR            Toggle         `name:"qr" type:"raw" def:"auto" group:"web" placeholder:"auto|off" help:"Show links as QR codes where a terminal is large enough."`
 	GuestInvites  Inviters       `name:"guest-invites" type:"raw" reload:"yes" def:"users" group:"web" placeholder:"users|admins|off" help:"Who may make guest links on the call page; callbox invite makes them in any case."`
+	Domains       []string       `name:"domain" type:"raw" group:"web" placeholder:"NAME|IP" help:"Public name or address of this server to get a certificate for, by ACME from Let's Encrypt; moves --listen to :443. Repeatable."`
+	HTTPListen    netip.AddrPort `name:"http-listen" type:"raw" group:"web" placeholder:"ADDR" help:"Further address and port that sends people on to https:// and answers the certificate authority (off; :80 with --domain and without --listen)."`
+	ACMECA        string         `name:"acme-ca" type:"raw" group:"web" placeholder:"URL" help:"ACME directory of the certificate authority (Let's Encrypt)."`
+	ACMECARoot    string         `name:"acme-ca-root" type:"raw" group:"web" placeholder:"FILE" help:"PEM certificates that vouch for a private ACME server."`
+	ACMEEmail     string         `name:"acme-email" type:"raw" group:"web" placeholder:"ADDRESS" help:"Where the certificate authority may write to."`
 	TLSCert       string         `name:"tls-cert" type:"raw" group:"web" placeholder:"FILE" help:"PEM certificate chain to serve instead of the local one."`
 	TLSKey        string         `name:"tls-key" type:"raw" group:"web" placeholder:"FILE" help:"PEM private key that belongs to the certificate."`
 	TrustedProxy  []netip.Prefix `name:"trusted-proxy" type:"raw" group:"web" placeholder:"CIDR" help:"Network whose PROXY protocol and X-Forwarded-For headers are believed. Repeatable."`
@@ -73,6 +79,9 @@ type Config struct {
 	NodeName          string `name:"node-name" type:"raw" group:"cluster" placeholder:"NAME" help:"Name of this node, for people (the host's name)."`
 	ClusterSecretFile string `name:"cluster-secret-file" type:"raw" group:"cluster" placeholder:"FILE" help:"Secret that all nodes share; its first line seals what they keep in Redis (the first line of --turn-secret-file)."`
 }
+
+// HostNames are the names of this server: those that it has certificates for, then the further ones.
+func (c Config) HostNames() []string { return slices.Concat(c.Domains, c.Names) }
 
 // Clustered says whether this process is a node among others.
 func (c Config) Clustered() bool { return c.Bus != Memory }

@@ -98,6 +98,41 @@ func TestKubernetesServiceVariablesAreNoSettings(t *testing.T) {
 	load(t, Sources{Environ: []string{"CALLBOX_PORT=tcp://10.0.0.1:443", "CALLBOX_PORT_443_TCP_ADDR=10.0.0.1", "CALLBOX_SERVICE_HOST=10.0.0.1", "CALLBOXES=3"}})
 }
 
+func TestDomainMovesTheListenersToTheirUsualPorts(t *testing.T) {
+	c, _ := load(t, Sources{Flags: map[string][]string{"domain": {"Call.Example.", "203.0.113.9"}}})
+	if c.Listen.String() != "[::]:443" || c.HTTPListen.String() != "[::]:80" || !slices.Equal(c.Domains, []string{"call.example", "203.0.113.9"}) {
+		t.Errorf("listen %v, http %v, domains %q", c.Listen, c.HTTPListen, c.Domains)
+	}
+	c, _ = load(t, Sources{Flags: map[string][]string{"domain": {"call.example"}, "listen": {":8443"}}})
+	if c.Listen.Port() != 8443 || c.HTTPListen.IsValid() {
+		t.Errorf("with a listener of one's own: %v, http %v", c.Listen, c.HTTPListen)
+	}
+	c, _ = load(t, Sources{})
+	if c.Listen.Port() != 8080 || c.HTTPListen.IsValid() {
+		t.Errorf("without a domain: %v, http %v", c.Listen, c.HTTPListen)
+	}
+}
+
+func TestFaultsOfCertificateSettings(t *testing.T) {
+	for name, c := range map[string]struct {
+		flags map[string][]string
+		key   string
+	}{
+		"no name":         {map[string][]string{"domain": {"https://call.example"}}, "domain"},
+		"two sources":     {map[string][]string{"domain": {"call.example"}, "tls-cert": {"a"}, "tls-key": {"b"}}, "domain"},
+		"nothing to get":  {map[string][]string{"acme-email": {"a@b.example"}}, "acme-email"},
+		"plain authority": {map[string][]string{"domain": {"call.example"}, "acme-ca": {"http://ca.example/dir"}}, "acme-ca"},
+		"no address":      {map[string][]string{"domain": {"call.example"}, "acme-email": {"me"}}, "acme-email"},
+		"one port":        {map[string][]string{"listen": {":8443"}, "http-listen": {":8443"}}, "http-listen"},
+	} {
+		_, _, err := Load(Sources{Flags: c.flags})
+		var faults Faults
+		if !errors.As(err, &faults) || len(faults) != 1 || faults[0].Key != c.key {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestClusterNodeDrainsAndNeedsASecret(t *testing.T) {
 	bus := map[string][]string{"bus": {"redis://127.0.0.1:6379"}}
 	_, _, err := Load(Sources{Flags: bus})

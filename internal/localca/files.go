@@ -53,7 +53,7 @@ func (f *Files) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 func (f *Files) Again() bool {
 	f.mu.Lock()
 	was := f.current
-	f.checked = time.Time{}
+	f.checked, f.tried = time.Time{}, "" // even where nothing shows that they have changed
 	f.mu.Unlock()
 	return f.Current() != was
 }
@@ -73,15 +73,6 @@ func (f *Files) Current() *tls.Certificate {
 func (f *Files) Err() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.err
-}
-
-// Reload reads both files, even where nothing shows that they have changed, and says why what they hold is not in use.
-func (f *Files) Reload() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.checked, f.tried = f.now(), ""
-	f.follow()
 	return f.err
 }
 

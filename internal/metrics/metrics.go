@@ -17,14 +17,15 @@ import (
 
 // Sources are where a scrape reads. All are required and may be called from several goroutines.
 type Sources struct {
-	Bus      func() bus.Stats
-	Relay    func() relay.Stats
-	Signal   func() signal.Stats
-	Ports    func() PortStats
-	Network  func() NetworkStats
-	Doctor   func() DoctorStats
-	Draining func() bool
-	Version  string
+	Bus         func() bus.Stats
+	Relay       func() relay.Stats
+	Signal      func() signal.Stats
+	Ports       func() PortStats
+	Network     func() NetworkStats
+	Certificate func() CertificateStats
+	Doctor      func() DoctorStats
+	Draining    func() bool
+	Version     string
 }
 
 // PortStats counts the TCP connections that came to the listeners.
@@ -42,6 +43,7 @@ func Handler(s Sources) http.Handler {
 		processCollector{s},
 		portCollector(s.Ports),
 		networkCollector(s.Network),
+		certificateCollector(s.Certificate),
 		doctorCollector(s.Doctor),
 		busCollector(s.Bus),
 		relayCollector(s.Relay),

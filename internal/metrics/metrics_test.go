@@ -40,6 +40,9 @@ func sources() Sources {
 		Ports: func() PortStats {
 			return PortStats{Connections: map[string]uint64{"http": 8}, Refused: map[string]uint64{"timeout": 1}}
 		},
+		Certificate: func() CertificateStats {
+			return CertificateStats{Source: "acme", Expires: time.Unix(1_800_000_000, 0), Missing: 1, Failing: true}
+		},
 		Network: func() NetworkStats {
 			return NetworkStats{
 				Watched: true, Known: map[string]bool{"ipv4": true}, Mapping: map[string]string{"ipv4": "endpoint-independent"}, CGNAT: true,
@@ -71,6 +74,9 @@ func TestScrapeShowsWhatThePackagesCounted(t *testing.T) {
 		`callbox_router_fault{reason="conflict"} 1`,
 		`callbox_router_forwarded_ports 2`,
 		`callbox_network_checked_timestamp_seconds 1.7e+09`,
+		`callbox_certificate_expiry_timestamp_seconds{source="acme"} 1.8e+09`,
+		`callbox_certificates_missing 1`,
+		`callbox_certificate_failing 1`,
 		`callbox_doctor_check{check="clock"} 1`,
 		`callbox_doctor_last_run_timestamp_seconds 1.7e+09`,
 		`callbox_bus_link_up 1`,
