@@ -37,6 +37,7 @@ const (
 	BucketThrottle    = "throttle"    // Throttle
 	BucketSetup       = "setup"       // Setup; nothing is cached
 	BucketInvites     = "invites"     // Invites
+	BucketExternals   = "externals"   // Externals
 )
 
 // Errors that callers tell apart. Texts are fit for people.

@@ -26,10 +26,11 @@ const ContentSecurityPolicy = "default-src 'none'; " +
 
 // LoginPage is the form that POSTs next, username and password to /login.
 type LoginPage struct {
-	Next     string // local path to go to afterwards
-	Username string // what was typed before, or ""
-	Error    string // why the last attempt failed, or ""
-	Own      bool   // the certificate is of the server's own authority, so that browsers warn
+	Next     string         // local path to go to afterwards
+	Username string         // what was typed before, or ""
+	Error    string         // why the last attempt failed, or ""
+	Own      bool           // the certificate is of the server's own authority, so that browsers warn
+	Provider *LoginProvider // nil: none
 }
 
 // AuthorityPage tells how a device comes to trust the server's own authority.
@@ -39,6 +40,13 @@ type AuthorityPage struct {
 	System      string   // the device's: android, ios, macos, windows, linux or ""
 	Profile     bool     // it takes a configuration profile rather than a certificate
 	Home        string   // URL of the server
+}
+
+// LoginProvider is another place to log in at.
+type LoginProvider struct {
+	Name string
+	Path string // local path that leads there
+	Down bool   // it cannot be used at the moment
 }
 
 // SetupPage is the form that POSTs token, username, password and again to

@@ -18,7 +18,7 @@ func everyPage(text string) map[string]func(io.Writer) error {
 			return Authority(w, AuthorityPage{Name: text, Fingerprint: []string{text}, System: "ios", Profile: true, Home: "/"})
 		},
 		"login": func(w io.Writer) error {
-			return Login(w, LoginPage{Next: text, Username: text, Error: text, Own: true})
+			return Login(w, LoginPage{Next: text, Username: text, Error: text, Own: true, Provider: &LoginProvider{Name: text, Path: "/login/oidc?next=x"}})
 		},
 		"setup":  func(w io.Writer) error { return Setup(w, SetupPage{Token: text, Username: text, Error: text}) },
 		"invite": func(w io.Writer) error { return Invite(w, InvitePage{Room: text, Name: text, Error: text}) },

@@ -218,6 +218,7 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { a.changes.run(background); return nil })
 	g.Go(func() error { a.announce(background); return nil })
 	g.Go(func() error { trim(background); return nil })
+	g.Go(func() error { a.findOpenID(background); return nil })
 	g.Go(func() error { a.followHangups(background); return nil })
 	g.Go(func() error { a.watch(background); return nil })
 	if !a.opts.Patient {

@@ -38,5 +38,5 @@ func (s *web) baseOf(r *http.Request) string {
 	if !validHost(c.Host) || strings.EqualFold(host, "localhost") || err == nil && addr.IsLoopback() {
 		return s.bases()[0]
 	}
-	return c.Scheme() + "://" + withoutDefaultPort(c)
+	return requestBase(c)
 }

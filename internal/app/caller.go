@@ -48,14 +48,22 @@ func (s *web) cookieCaller(r *http.Request) (caller, *apiError) {
 	if guest, ok := auth.ParseGuest(session.User); ok {
 		return s.guestCaller(guest, session)
 	}
-	user, ok := s.users.Lookup(session.User)
+	c, ok := s.user(session.User)
 	if !ok {
 		return caller{}, errUnauthorized()
 	}
-	return caller{
-		User: user.Name, Name: user.Name, Admin: user.Admin, Login: true,
-		Session: session.ID, login: session, Owner: user.Name, Expires: session.Expires,
-	}, nil
+	c.Session, c.login, c.Expires = session.ID, session, session.Expires
+	return c, nil
+}
+
+// user finds a user, be it one with a password or one of the OpenID provider. The two never have a name in common.
+func (s *web) user(name string) (caller, bool) {
+	if auth.IsExternal(name) {
+		u, ok := s.externals.Lookup(name)
+		return caller{User: u.Name, Name: u.Display, Login: true, Owner: u.Name}, ok
+	}
+	u, ok := s.users.Lookup(name)
+	return caller{User: u.Name, Name: u.Name, Admin: u.Admin, Login: true, Owner: u.Name}, ok
 }
 
 // guestCaller is the caller of a guest's session. The invite is the session that hangs on it: removing it ends what its guests

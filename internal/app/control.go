@@ -96,7 +96,7 @@ func (a *App) controlAnswer(w http.ResponseWriter, out any, err error) {
 // accounts are those of this server.
 func (a *App) accounts() control.Accounts {
 	return control.NewAccounts(control.Parts{
-		Users: a.web.users, Keys: a.web.keys, Invites: a.web.invites, Sessions: a.web.sessions,
+		Users: a.web.users, Externals: a.web.externals, Keys: a.web.keys, Invites: a.web.invites, Sessions: a.web.sessions,
 		CredentialTTL: func() time.Duration { return a.live.Load().cfg.TURNTTL }, Bases: a.linkBases,
 	})
 }

@@ -128,6 +128,7 @@ func (c *changes) read(ctx context.Context, all bool, pending map[change]struct{
 	if all {
 		try(w.users.Reload(ctx))
 		try(w.sessions.Reload(ctx))
+		try(w.externals.Reload(ctx))
 		try(w.keys.Reload(ctx))
 		try(w.throttle.Reload(ctx))
 		try(w.invites.Reload(ctx))
@@ -136,6 +137,9 @@ func (c *changes) read(ctx context.Context, all bool, pending map[change]struct{
 			switch change.bucket {
 			case auth.BucketUsers:
 				try(w.users.Changed(ctx, change.key))
+				matters = true
+			case auth.BucketExternals:
+				try(w.externals.Changed(ctx, change.key))
 				matters = true
 			case auth.BucketRevocations:
 				try(w.sessions.Changed(ctx, change.key))
@@ -169,7 +173,7 @@ func (a *App) reap() {
 	}
 	a.hub.Revoke(func(id signal.Identity) bool {
 		if id.Login {
-			if _, ok := a.web.users.Lookup(id.User); !ok {
+			if _, ok := a.web.user(id.User); !ok {
 				return true
 			}
 		} else if !shared[id.Session] {

@@ -23,7 +23,7 @@ const maxPEM = 1 << 20
 // CheckFiles finds every fault of the files that a server's settings name, before anything is opened or made. It is a
 // config.Sources.Check.
 func CheckFiles(cfg config.Config) config.Faults {
-	return slices.Concat(CheckSecrets(cfg), checkCertificate(cfg), checkACME(cfg))
+	return slices.Concat(CheckSecrets(cfg), checkOpenID(cfg), checkCertificate(cfg), checkACME(cfg))
 }
 
 // CheckSecrets does it for the secret files alone, for who serves no TLS, and for a reload: a certificate that is being

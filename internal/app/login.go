@@ -28,7 +28,7 @@ func (s *web) getLogin(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *web) loginPage(w http.ResponseWriter, status int, p static.LoginPage) {
-	p.Own = s.ownAuthority()
+	p.Own, p.Provider = s.ownAuthority(), s.openidButton(p.Next)
 	page(w, status, s.log, func(w io.Writer) error { return static.Login(w, p) })
 }
 

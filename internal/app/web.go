@@ -37,12 +37,14 @@ type web struct {
 	now     func() time.Time
 	version string
 
-	users    *auth.Users
-	sessions *auth.Sessions
-	keys     *auth.Keys
-	setup    *auth.Setup
-	throttle *auth.Throttle
-	invites  *auth.Invites
+	users     *auth.Users
+	externals *auth.Externals
+	openid    *openidLogin // nil: there is no provider
+	sessions  *auth.Sessions
+	keys      *auth.Keys
+	setup     *auth.Setup
+	throttle  *auth.Throttle
+	invites   *auth.Invites
 
 	hub   *signal.Hub
 	relay *relay.Server
@@ -95,6 +97,8 @@ func (s *web) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/{$}", methods{"GET": s.getHome})
 	mux.Handle("/login", methods{"GET": s.getLogin, "POST": s.postLogin})
+	mux.Handle(pathOpenID, methods{"GET": s.getOpenID})
+	mux.Handle(pathOpenIDCallback, methods{"GET": s.getOpenIDCallback})
 	mux.Handle("/logout", methods{"POST": s.postLogout})
 	mux.Handle("/setup", methods{"GET": s.getSetup, "POST": s.postSetup})
 	mux.Handle("/call/{room}", methods{"GET": s.getCall})

@@ -44,21 +44,22 @@ func OpenBus(ctx context.Context, cfg config.Config, secrets datadir.Secrets, st
 	return b, nil
 }
 
-// openAuth reads users, keys, invites and revocations.
+// openAuth reads users of both kinds, keys, invites and revocations.
 func (a *App) openAuth(ctx context.Context) error {
 	w := &web{log: a.log, now: time.Now, version: a.opts.Version, bus: a.bus}
-	var err [5]error
+	var err [6]error
 	w.users, err[0] = auth.OpenUsers(ctx, a.bus)
 	w.sessions, err[1] = auth.OpenSessions(ctx, a.bus, a.secrets.Master, a.cfg.SessionTTL)
 	w.keys, err[2] = auth.OpenKeys(ctx, a.bus)
 	w.throttle, err[3] = auth.OpenThrottle(ctx, a.bus)
 	w.invites, err[4] = auth.OpenInvites(ctx, a.bus)
+	w.externals, err[5] = auth.OpenExternals(ctx, a.bus)
 	if err := errors.Join(err[:]...); err != nil {
 		return err
 	}
 	w.setup = auth.NewSetup(a.bus)
 	a.web = w
-	return nil
+	return a.openOpenID()
 }
 
 // wireWeb gives the HTTP side what was opened after it.

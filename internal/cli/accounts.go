@@ -147,6 +147,10 @@ func (l *local) open(ctx context.Context, cfg config.Config) error {
 	if err != nil {
 		return err
 	}
+	externals, err := auth.OpenExternals(ctx, l.bus)
+	if err != nil {
+		return err
+	}
 	keys, err := auth.OpenKeys(ctx, l.bus)
 	if err != nil {
 		return err
@@ -157,7 +161,7 @@ func (l *local) open(ctx context.Context, cfg config.Config) error {
 	}
 	sessions, err := auth.OpenSessions(ctx, l.bus, secrets.Master, cfg.SessionTTL)
 	l.Accounts = control.NewAccounts(control.Parts{
-		Users: users, Keys: keys, Invites: invites, Sessions: sessions,
+		Users: users, Externals: externals, Keys: keys, Invites: invites, Sessions: sessions,
 		CredentialTTL: func() time.Duration { return cfg.TURNTTL },
 		Bases:         func() []string { return app.LinkBases(cfg) },
 	})

@@ -148,6 +148,7 @@ func run(ctx context.Context, args []string, env Env) error {
 			{Key: "files", Title: "Files:"},
 			{Key: "general", Title: "General:"},
 			{Key: "web", Title: "Web:"},
+			{Key: "accounts", Title: "Accounts:"},
 			{Key: "relay", Title: "Relay:"},
 			{Key: "signaling", Title: "Signaling:"},
 			{Key: "cluster", Title: "Cluster:"},

@@ -58,7 +58,11 @@ func (cmd *userListCmd) Run(ctx context.Context, c *call) error {
 			if u.Admin {
 				admin = "yes"
 			}
-			rows = append(rows, []string{u.Name, admin, timestamp(u.Created), timestamp(u.PasswordChanged)})
+			changed := "-"
+			if !u.PasswordChanged.IsZero() {
+				changed = timestamp(u.PasswordChanged)
+			}
+			rows = append(rows, []string{u.Name, admin, timestamp(u.Created), changed})
 		}
 		return c.printTable(rows)
 	})

@@ -71,9 +71,7 @@ func check(c Config, origins Origins, found Faults) Faults {
 			add("name", "“"+clip(name)+"” is not a host name", "write a name or an address without scheme and port, as call.example")
 		}
 	}
-	if u, err := url.Parse(string(c.PublicURL)); c.PublicURL != "" && (err != nil || u.Scheme != "https" && !loopbackName(u.Hostname())) {
-		add("public-url", "is not an https:// URL", "browsers open a camera on https:// only; write it as https://call.example")
-	}
+	checkAccounts(c, add)
 	checkACME(c, add)
 	if c.TURNHost != "" && !hostName(c.TURNHost) {
 		add("turn-host", "“"+clip(c.TURNHost)+"” is not a host name", "write a name or an address without scheme and port, as turn1.example")
@@ -101,12 +99,6 @@ func check(c Config, origins Origins, found Faults) Faults {
 		add("compat-open", "opens no protocol, because --compat names none", "name them, as --compat peerjs, or leave it out")
 	}
 	return out
-}
-
-// loopbackName says whether a host can only be this machine itself.
-func loopbackName(host string) bool {
-	addr, err := netip.ParseAddr(host)
-	return strings.EqualFold(host, "localhost") || err == nil && addr.IsLoopback()
 }
 
 // checkACME finds the faults of --domain and of what belongs to it.

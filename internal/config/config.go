@@ -33,7 +33,6 @@ type Config struct {
 	Names         []string       `name:"name" type:"raw" group:"web" placeholder:"HOST" help:"Further host name of this server, for its certificate and its own-origin check. Repeatable."`
 	PublicURL     Origin         `name:"public-url" type:"raw" reload:"yes" group:"web" placeholder:"URL" help:"URL by which people reach this server, as https://call.example, for the links it makes (computed)."`
 	QR            Toggle         `name:"qr" type:"raw" def:"auto" group:"web" placeholder:"auto|off" help:"Show links as QR codes where a terminal is large enough."`
-	GuestInvites  Inviters       `name:"guest-invites" type:"raw" reload:"yes" def:"users" group:"web" placeholder:"users|admins|off" help:"Who may make guest links on the call page; callbox invite makes them in any case."`
 	Domains       []string       `name:"domain" type:"raw" group:"web" placeholder:"NAME|IP" help:"Public name or address of this server to get a certificate for, by ACME from Let's Encrypt; moves --listen to :443. Repeatable."`
 	HTTPListen    netip.AddrPort `name:"http-listen" type:"raw" group:"web" placeholder:"ADDR" help:"Further address and port that sends people on to https:// and answers the certificate authority (off; :80 with --domain and without --listen)."`
 	ACMECA        string         `name:"acme-ca" type:"raw" group:"web" placeholder:"URL" help:"ACME directory of the certificate authority (Let's Encrypt)."`
@@ -45,6 +44,15 @@ type Config struct {
 	Origins       []Origin       `name:"origin" type:"raw" reload:"yes" group:"web" placeholder:"ORIGIN" help:"Origin of another web application that may use the API and callbox.js, as https://app.example. Repeatable."`
 	SessionTTL    time.Duration  `name:"session-ttl" type:"raw" def:"168h" min:"1m" max:"8760h" group:"web" placeholder:"DURATION" help:"How long a login lasts."`
 	MetricsListen MetricsAddr    `name:"metrics-listen" type:"raw" def:"auto" group:"web" placeholder:"auto|off|ADDR" help:"Address and port of the Prometheus metrics and of what /readyz says in full; auto is 127.0.0.1:9464 or, where that is taken, the next free port up to 9479."`
+
+	GuestInvites         Inviters   `name:"guest-invites" type:"raw" reload:"yes" def:"users" group:"accounts" placeholder:"users|admins|off" help:"Who may make guest links on the call page; callbox invite makes them in any case."`
+	OIDCIssuer           Issuer     `name:"oidc-issuer" type:"raw" group:"accounts" placeholder:"URL" help:"OpenID Connect provider at which people can log in besides those with a password here."`
+	OIDCClientID         string     `name:"oidc-client-id" type:"raw" group:"accounts" placeholder:"ID" help:"What the provider calls this server; its redirect URL there is https://THIS-SERVER/login/oidc/callback."`
+	OIDCClientSecretFile string     `name:"oidc-client-secret-file" type:"raw" group:"accounts" placeholder:"FILE" help:"File with the secret that the provider has issued to this server (none: a public client)."`
+	OIDCScopes           []string   `name:"oidc-scopes" type:"raw" def:"openid profile email" group:"accounts" placeholder:"SCOPE" help:"Scopes that the provider is asked for. Repeatable."`
+	OIDCUsernameClaims   []string   `name:"oidc-username-claim" type:"raw" def:"preferred_username email" group:"accounts" placeholder:"CLAIM" help:"Claim that names the user; of several the first that is there. Repeatable."`
+	OIDCName             string     `name:"oidc-name" type:"raw" def:"single sign-on" group:"accounts" placeholder:"NAME" help:"What the button on the login page calls the provider."`
+	OIDCAllow            []OIDCRule `name:"oidc-allow" type:"raw" group:"accounts" placeholder:"@DOMAIN|group:NAME" help:"Let in only whose verified mail address is in a domain, or who is in a group (everybody who can log in there). Repeatable."`
 
 	TURNTTL               time.Duration `name:"turn-ttl" type:"raw" reload:"yes" def:"1h" min:"1m" max:"720h" group:"relay" placeholder:"DURATION" help:"Life of the TURN credentials given to clients. Calls that are up outlive them."`
 	TURNSecretFile        string        `name:"turn-secret-file" type:"raw" reload:"yes" group:"relay" placeholder:"FILE" help:"TURN secrets, one a line: the first issues credentials, all verify them (DATA/turn-secret)."`

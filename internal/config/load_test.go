@@ -35,7 +35,8 @@ func TestDefaults(t *testing.T) {
 	c := Default()
 	want := Config{
 		Listen: netip.MustParseAddrPort("[::]:8080"), Data: "callbox-data", LogFormat: LogAuto, LogLevel: slog.LevelInfo,
-		QR: Auto, GuestInvites: InviteUsers,
+		QR: Auto, GuestInvites: InviteUsers, OIDCName: "single sign-on",
+		OIDCScopes: []string{"openid", "profile", "email"}, OIDCUsernameClaims: []string{"preferred_username", "email"},
 		DoctorEvery: 12 * time.Hour, SessionTTL: 168 * time.Hour, TURNTTL: time.Hour, Realm: "callbox", TURNS: Auto, RelayPorts: PortRange{49152, 65535}, RelayPlane: AutoPlane,
 		MetricsListen: MetricsAddr{Auto: true},
 		UserQuota:     100, UnauthRate: 2000, ConnectionsPerAddress: 20000, MessageRate: 1000, MessageBytes: 4e6, MaxPeers: 50,

@@ -16,10 +16,11 @@ type Accounts struct {
 
 // Parts are what accounts work on: what auth has opened, and two things that only a server or its configuration knows.
 type Parts struct {
-	Users    *auth.Users
-	Keys     *auth.Keys
-	Invites  *auth.Invites
-	Sessions *auth.Sessions
+	Users     *auth.Users
+	Externals *auth.Externals
+	Keys      *auth.Keys
+	Invites   *auth.Invites
+	Sessions  *auth.Sessions
 	// CredentialTTL is the longest life of a TURN credential given for a token.
 	CredentialTTL func() time.Duration
 	// Bases are the URLs by which others reach the server, without a slash at their end, the most general first.
@@ -34,11 +35,14 @@ func (a Accounts) AddUser(ctx context.Context, r UserAdd) error {
 	return a.p.Users.Add(ctx, r.Name, r.Password, r.Admin, time.Now())
 }
 
-// Users lists the users.
+// Users lists the users, those of the OpenID provider after the others.
 func (a Accounts) Users(context.Context) ([]User, error) {
 	out := []User{}
 	for _, u := range a.p.Users.List() {
 		out = append(out, User(u))
+	}
+	for _, e := range a.p.Externals.List() {
+		out = append(out, User{Name: e.Name, Created: e.Created})
 	}
 	return out, nil
 }
@@ -53,7 +57,11 @@ func (a Accounts) SetPassword(ctx context.Context, r UserPasswd) error {
 
 // RemoveUser removes a user with the invites that the user made, and ends the sessions of all of them.
 func (a Accounts) RemoveUser(ctx context.Context, name string) error {
-	if err := a.p.Users.Remove(ctx, name); err != nil {
+	remove := a.p.Users.Remove
+	if auth.IsExternal(name) {
+		remove = a.p.Externals.Remove
+	}
+	if err := remove(ctx, name); err != nil {
 		return err
 	}
 	return errors.Join(a.endSessions(ctx, name), a.removeInvitesBy(context.WithoutCancel(ctx), name))

@@ -42,7 +42,7 @@ type User struct {
 	Name            string    `json:"name"`
 	Admin           bool      `json:"admin"`
 	Created         time.Time `json:"created"`
-	PasswordChanged time.Time `json:"passwordChanged"`
+	PasswordChanged time.Time `json:"passwordChanged"` // zero: a user of the OpenID provider
 }
 
 // Key is one API key as listed, without its secret.
@@ -59,7 +59,7 @@ type UserAdd struct {
 	Admin    bool   `json:"admin"`
 }
 
-// UserList answers PathUserList, sorted by name.
+// UserList answers PathUserList, sorted by name; users of the OpenID provider come last.
 type UserList struct {
 	Users []User `json:"users"`
 }

@@ -18,7 +18,7 @@ import (
 var allowed = map[string][]string{
 	".":                {"internal/cli"},
 	"internal/cli":     {"internal/app", "internal/config", "internal/control", "internal/datadir", "internal/doctor", "internal/qr", "auth", "bus", "relay", "signal"},
-	"internal/app":     {"signal", "relay", "bus", "auth", "static", "internal/config", "internal/metrics", "internal/control", "internal/datadir", "internal/localca", "internal/certs", "internal/doctor", "internal/nat", "internal/qr", "internal/router"},
+	"internal/app":     {"signal", "relay", "bus", "auth", "static", "internal/config", "internal/metrics", "internal/control", "internal/datadir", "internal/localca", "internal/certs", "internal/doctor", "internal/nat", "internal/openid", "internal/qr", "internal/router"},
 	"internal/metrics": {"signal", "relay", "bus", "auth"},
 	"internal/config":  {},
 	"internal/control": {"auth", "internal/doctor"},
@@ -27,6 +27,7 @@ var allowed = map[string][]string{
 	"internal/localca": {},
 	"internal/certs":   {"bus", "internal/localca"},
 	"internal/nat":     {"internal/router"},
+	"internal/openid":  {},
 	"internal/qr":      {},
 	"internal/router":  {},
 	"internal/testkit": {},
