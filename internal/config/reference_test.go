@@ -30,7 +30,7 @@ Settings with ↻ can change while a server runs: ` + "`callbox reload`" + `, or
 This page is made of the program's own description of its settings; a test holds it to that.
 `)
 	titles := []struct{ group, title string }{
-		{"general", "General"}, {"web", "Web"}, {"relay", "Relay"}, {"signaling", "Signaling"}, {"cluster", "Cluster"},
+		{"general", "General"}, {"web", "Web"}, {"accounts", "Accounts"}, {"relay", "Relay"}, {"signaling", "Signaling"}, {"cluster", "Cluster"},
 	}
 	described := 0
 	c := reflect.TypeFor[Config]()
