@@ -62,7 +62,7 @@ type Forwarder interface {
 	External(ctx context.Context) (netip.Addr, error)
 	Map(ctx context.Context, p router.Port, lease time.Duration, now time.Time) (router.Mapping, error)
 	Unmap(ctx context.Context, p router.Port) error
-	Lost(ctx context.Context, p router.Port, now time.Time) bool
+	Lost(ctx context.Context, p router.Port) bool
 }
 
 // FindRouter is router.Find as Config.Router takes it.

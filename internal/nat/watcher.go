@@ -198,7 +198,7 @@ func (w *Watcher) forward(ctx context.Context, r *Report, wish Wish, anew bool) 
 	defer cancel()
 	now := time.Now()
 	if len(w.held) > 0 && !anew {
-		anew = w.router.Lost(ctx, w.held[0].Port, now)
+		anew = w.router.Lost(ctx, w.held[0].Port)
 	}
 	if anew {
 		w.held = nil

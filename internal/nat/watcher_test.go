@@ -69,7 +69,7 @@ func (f *fakeRouter) Unmap(_ context.Context, p router.Port) error {
 	return nil
 }
 
-func (f *fakeRouter) Lost(context.Context, router.Port, time.Time) bool {
+func (f *fakeRouter) Lost(context.Context, router.Port) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	was := f.forgot

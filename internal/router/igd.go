@@ -62,7 +62,7 @@ func findIGD(ctx context.Context, cfg Config, gateway, local netip.Addr) (protoc
 
 // openIGD reads a description and chooses among the services it names: one that is connected, else the first.
 func openIGD(ctx context.Context, location *url.URL, gateway, local netip.Addr) (*igd, error) {
-	client := gatewayClient(gateway)
+	client := gatewayClient(gateway, local)
 	root, err := describe(ctx, client, location)
 	if err != nil {
 		return nil, fmt.Errorf("description: %w", err)
@@ -133,9 +133,10 @@ func describe(ctx context.Context, client *http.Client, location *url.URL) (*gou
 	return root, nil
 }
 
-// gatewayClient is an HTTP client that connects to the gateway alone, follows nothing and reads little.
-func gatewayClient(gateway netip.Addr) *http.Client {
-	dialer := &net.Dialer{Timeout: callTimeout}
+// gatewayClient is an HTTP client that connects to the gateway alone, follows nothing and reads little. It comes from the
+// address that ports are to be forwarded to: many routers forward none to another.
+func gatewayClient(gateway, local netip.Addr) *http.Client {
+	dialer := &net.Dialer{Timeout: callTimeout, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(local, 0))}
 	return &http.Client{
 		Timeout:       callTimeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -248,7 +249,7 @@ func (g *igd) remove(ctx context.Context, p Port) error {
 	return upnpError(err)
 }
 
-func (g *igd) lost(ctx context.Context, p Port, _ time.Time) bool {
+func (g *igd) lost(ctx context.Context, p Port) bool {
 	_, _, _, _, _, err := g.GetSpecificPortMappingEntryCtx(ctx, "", p.Number, strings.ToUpper(p.Protocol))
 	return code(err) == codeNoSuchEntry
 }

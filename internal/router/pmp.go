@@ -21,8 +21,9 @@ const (
 type pmp struct {
 	gateway, local netip.Addr
 
-	epoch uint32 // seconds since the router lost its state, as it said at
-	at    time.Time
+	epoch  uint32    // seconds since the router lost its state, as it said
+	at     time.Time // then; zero: it has said nothing yet
+	forgot bool      // it has lost it since
 }
 
 func findPMP(ctx context.Context, gateway, local netip.Addr) (protocol, error) {
@@ -52,6 +53,7 @@ func (p *pmp) external(ctx context.Context) (netip.Addr, error) {
 	if err != nil {
 		return netip.Addr{}, pmpError(err)
 	}
+	p.heard(answer.SecondsSinceStartOfEpoc)
 	return netip.AddrFrom4(answer.ExternalIPAddress), nil
 }
 
@@ -86,16 +88,19 @@ func (p *pmp) remove(ctx context.Context, port Port) error {
 	return pmpError(err)
 }
 
-// lost compares the router's clock with ours: it begins anew when the router forgets, RFC 6886 section 3.6.
-func (p *pmp) lost(ctx context.Context, _ Port, now time.Time) bool {
-	answer, err := p.client(ctx).GetExternalAddress()
-	if err != nil {
-		return false
-	}
-	expected := time.Duration(p.epoch)*time.Second + now.Sub(p.at)*7/8 - 2*time.Second
-	forgot := !p.at.IsZero() && time.Duration(answer.SecondsSinceStartOfEpoc)*time.Second < expected
-	p.epoch, p.at = answer.SecondsSinceStartOfEpoc, now
-	return forgot
+// heard compares the router's clock with ours: it begins anew when the router forgets, RFC 6886 section 3.6.
+func (p *pmp) heard(epoch uint32) {
+	now := time.Now()
+	least := time.Duration(p.epoch)*time.Second + now.Sub(p.at)*7/8 - 2*time.Second
+	p.forgot = p.forgot || !p.at.IsZero() && time.Duration(epoch)*time.Second < least
+	p.epoch, p.at = epoch, now
+}
+
+func (p *pmp) lost(ctx context.Context, _ Port) bool {
+	_, _ = p.external(ctx)
+	was := p.forgot
+	p.forgot = false
+	return was
 }
 
 // pmpError names the result codes of RFC 6886 section 3.5.

@@ -72,7 +72,7 @@ type protocol interface {
 	// remove ends a mapping, if it is ours.
 	remove(ctx context.Context, p Port) error
 	// lost says whether the router is known to have forgotten a mapping before its time.
-	lost(ctx context.Context, p Port, now time.Time) bool
+	lost(ctx context.Context, p Port) bool
 }
 
 // Router is one that answered.
@@ -120,7 +120,7 @@ func (r *Router) Unmap(ctx context.Context, p Port) error {
 }
 
 // Lost says whether the router is known to have forgotten a mapping before its time, as after a restart.
-func (r *Router) Lost(ctx context.Context, p Port, now time.Time) bool { return r.lost(ctx, p, now) }
+func (r *Router) Lost(ctx context.Context, p Port) bool { return r.lost(ctx, p) }
 
 // Find looks for the router. It takes at most three seconds, less where the context says so. The error is ErrNone where
 // nobody answers.

@@ -48,7 +48,7 @@ func TestRouterForwardsRenewsAndForgets(t *testing.T) {
 				t.Errorf("the router's table is %+v", f.table)
 			}
 			f.mu.Unlock()
-			if r.Lost(t.Context(), port, now) {
+			if r.Lost(t.Context(), port) {
 				t.Error("lost what is there")
 			}
 			if err := r.Unmap(t.Context(), port); err != nil {
@@ -57,7 +57,7 @@ func TestRouterForwardsRenewsAndForgets(t *testing.T) {
 			if err := r.Unmap(t.Context(), port); err != nil {
 				t.Errorf("a second time: %v", err)
 			}
-			if !r.Lost(t.Context(), port, now) {
+			if !r.Lost(t.Context(), port) {
 				t.Error("not lost")
 			}
 			f.mu.Lock()
@@ -207,7 +207,7 @@ func TestHostileAnswersToCallsAreBounded(t *testing.T) {
 				t.Errorf("mapping: %.900v", err)
 			}
 			_ = r.Unmap(t.Context(), Port{"tcp", 80})
-			r.Lost(t.Context(), Port{"tcp", 80}, now)
+			r.Lost(t.Context(), Port{"tcp", 80})
 		})
 	}
 }
@@ -258,13 +258,12 @@ func TestNATPMPForwardsRenewsAndForgets(t *testing.T) {
 			t.Fatalf("mapped %+v, %v", m, err)
 		}
 	}
-	r.Lost(t.Context(), port, now) // sets the clock
 	f.set(func() { f.epoch += 60 })
-	if r.Lost(t.Context(), port, now.Add(time.Minute)) {
+	if r.Lost(t.Context(), port) {
 		t.Error("lost what is there")
 	}
 	f.set(func() { f.epoch = 1 }) // it was restarted
-	if !r.Lost(t.Context(), port, now.Add(2*time.Minute)) {
+	if !r.Lost(t.Context(), port) {
 		t.Error("a restart is not noticed")
 	}
 	if err := r.Unmap(t.Context(), port); err != nil {
