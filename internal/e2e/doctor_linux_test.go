@@ -83,7 +83,7 @@ func TestDoctorAtHome(t *testing.T) {
 	}
 
 	n.core.Nft(noUDP)
-	found = examine(t, host, arguments...)
+	found = examine(t, host, append(arguments, "--map-port", "off")...)
 	wantFinding(t, found, "public address", "fail", "not found", "--public-ip")
 	wantFinding(t, found, "NAT kind", "fail", "no UDP comes back", "let the firewall or router pass UDP")
 	wantFinding(t, found, "relay over UDP", "ok", "no public address to try", "")
