@@ -99,7 +99,7 @@ func TestFloodOfDatagrams(t *testing.T) {
 	slices.Sort(times)
 	slices.Sort(machine)
 	own := machine[len(machine)*99/100]
-	if p99 := times[len(times)*99/100]; p99 > 100*time.Millisecond+5*own && !raceEnabled {
+	if p99 := times[len(times)*99/100]; p99 > 100*time.Millisecond+10*own && !raceEnabled {
 		t.Errorf("Binding answers took %v at p99, an echo %v", p99, own)
 	}
 	if grown := rss() - before; grown > memoryBound {

@@ -12,7 +12,7 @@ import (
 
 // ListenBuffer is what a listener asks of the kernel for datagrams not yet read, in bytes. More would only let them grow old: under
 // a flood everybody waits behind a full buffer.
-const ListenBuffer = 1 << 20
+const ListenBuffer = 2 << 20
 
 // listen opens one UDP address, as a group of sockets that share it where the system can. Within a group anybody of the same
 // user could join, so a socket of its own tries the address first: a second server on the port fails.
@@ -47,6 +47,9 @@ func (s *Server) listen(addr netip.AddrPort) error {
 			return fmt.Errorf("UDP address %v: %w", addr, err)
 		}
 		s.listeners = append(s.listeners, c)
+	}
+	if last := s.listeners[len(s.listeners)-1]; len(s.shards) > 1 {
+		s.groups = append(s.groups, last)
 	}
 	return nil
 }

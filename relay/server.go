@@ -30,6 +30,8 @@ type Server struct {
 	engines      []*engine
 	shards       []*shard // none: every socket has a goroutine
 	listeners    []*udp.Conn
+	groups       []*udp.Conn // one of each group of listeners that the shards share
+	balance      *balance
 	streams      *streams
 
 	complaints  bucket
@@ -95,6 +97,9 @@ func Listen(cfg Config) (*Server, error) {
 			s.Close()
 			return nil, err
 		}
+	}
+	if len(s.shards) > 1 {
+		s.gather(true)
 	}
 	for _, c := range s.listeners {
 		if err := s.serve(c); err != nil {

@@ -14,21 +14,52 @@ import (
 type shard struct {
 	loop *udp.Loop
 	work *work
+
+	// Owned by the loop's goroutine.
+	since time.Time     // when the balance was last told
+	busy  time.Duration // the loop's work until then
 }
 
 // openShards starts a shard for each processor, where the system can.
 func (s *Server) openShards() {
-	for range runtime.GOMAXPROCS(0) {
-		w := s.works.make()
-		loop, err := udp.NewLoop(&w.out, func() { w.now = time.Now() }, func() {})
+	for i := range runtime.GOMAXPROCS(0) {
+		sh := &shard{work: s.works.make()}
+		var err error
+		sh.loop, err = udp.NewLoop(&sh.work.out, func(now time.Time) { sh.work.now = now }, func(now time.Time) { s.weigh(i, sh, now) })
 		if err != nil {
 			if !errors.Is(err, udp.ErrUnsupported) {
 				s.cfg.Log.Warn("the relay goes on with a goroutine a socket, which takes more of the processor", keyError, err)
 			}
-			return
+			break
 		}
-		s.shards = append(s.shards, &shard{loop, w})
-		s.running.Go(loop.Run)
+		s.shards = append(s.shards, sh)
+	}
+	s.balance = newBalance(len(s.shards))
+	for _, sh := range s.shards {
+		s.running.Go(sh.loop.Run)
+	}
+}
+
+// weigh tells the balance how busy a shard has been, now and then.
+func (s *Server) weigh(i int, sh *shard, now time.Time) {
+	d := now.Sub(sh.since)
+	if d < balanceEvery {
+		return
+	}
+	busy := sh.loop.Busy()
+	share := float64(busy-sh.busy) / float64(d)
+	sh.since, sh.busy = now, busy
+	if gather, change := s.balance.told(i, share, now); change {
+		s.gather(gather)
+	}
+}
+
+// gather brings the clients of all listeners to the first shard, or spreads them over all.
+func (s *Server) gather(on bool) {
+	for _, group := range s.groups {
+		if err := group.Gather(on); err != nil {
+			s.cfg.Log.Debug("the shards share the load as the system does", keyError, err)
+		}
 	}
 }
 
@@ -43,6 +74,9 @@ func (s *Server) shardOf(c *client) *shard {
 				return sh
 			}
 		}
+	}
+	if s.balance.gathered() {
+		return s.shards[0]
 	}
 	return s.shards[s.turn.Add(1)%uint64(len(s.shards))]
 }

@@ -145,3 +145,32 @@ func TestLoopOfManySockets(t *testing.T) {
 		t.Fatalf("%d places for one socket at a time", len(l.conns))
 	}
 }
+
+// TestGatheredGroup: every datagram comes to the first socket of a group, until it is spread again.
+func TestGatheredGroup(t *testing.T) {
+	first := openLoop(t, "127.0.0.1:0", Options{ReusePort: true})
+	second := openLoop(t, first.LocalAddr().String(), Options{ReusePort: true})
+	if err := second.Gather(true); err != nil {
+		t.Fatal(err)
+	}
+	ask := func() {
+		for range 64 {
+			c, err := net.Dial("udp", first.LocalAddr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.Write([]byte("hello")); err != nil {
+				t.Fatal(err)
+			}
+			c.Close()
+		}
+	}
+	ask()
+	first.collect(t, 64)
+	if err := second.Gather(false); err != nil {
+		t.Fatal(err)
+	}
+	ask()
+	second.collect(t, 1)
+	first.collect(t, 1)
+}

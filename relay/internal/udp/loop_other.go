@@ -2,16 +2,25 @@
 
 package udp
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // Loop is not to be had on this system.
 type Loop struct{}
 
 // NewLoop fails.
-func NewLoop(*Outbox, func(), func()) (*Loop, error) { return nil, ErrUnsupported }
+func NewLoop(*Outbox, func(time.Time), func(time.Time)) (*Loop, error) { return nil, ErrUnsupported }
 
 // Run returns at once.
 func (l *Loop) Run() {}
+
+// Busy is none.
+func (l *Loop) Busy() time.Duration { return 0 }
+
+// Gather fails.
+func (c *Conn) Gather(bool) error { return ErrUnsupported }
 
 // Close does nothing.
 func (l *Loop) Close() {}

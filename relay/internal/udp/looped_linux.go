@@ -1,6 +1,7 @@
 package udp
 
 import (
+	"errors"
 	"net"
 	"os"
 	"sync/atomic"
@@ -107,4 +108,19 @@ func (c *Conn) leave() error {
 	s.users.Or(isClosing)
 	s.release()
 	return nil
+}
+
+// Gather directs what comes to all sockets of a group that shares an address to its first, or spreads it again over all of them.
+func (c *Conn) Gather(on bool) error {
+	var option error
+	err := c.control(func(fd uintptr) {
+		if !on {
+			option = os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DETACH_REUSEPORT_BPF, 0))
+			return
+		}
+		first := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0}
+		option = os.NewSyscallError("setsockopt", unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF,
+			&unix.SockFprog{Len: 1, Filter: &first}))
+	})
+	return errors.Join(err, option)
 }
