@@ -60,7 +60,8 @@ func (s *web) getCARoot(w http.ResponseWriter, r *http.Request) {
 		s.noAuthority(w, r)
 		return
 	}
-	s.download(w, "application/x-x509-ca-cert", "callbox-root.crt", ca.PEM())
+	w.Header().Set("Content-Disposition", `attachment; filename="root.crt"`)
+	s.download(w, "application/x-x509-ca-cert", ca.PEM())
 }
 
 // getCAProfile is the certificate as a configuration profile, which is what iPhones and iPads take from a page.
@@ -77,13 +78,13 @@ func (s *web) getCAProfile(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, s.log, errInternal())
 		return
 	}
-	s.download(w, "application/x-apple-aspen-config", "callbox-root.mobileconfig", profile)
+	// As an attachment Safari would file it away instead of offering to install it.
+	s.download(w, "application/x-apple-aspen-config", profile)
 }
 
-func (s *web) download(w http.ResponseWriter, kind, name string, content []byte) {
+func (s *web) download(w http.ResponseWriter, kind string, content []byte) {
 	h := w.Header()
 	h.Set("Content-Type", kind)
-	h.Set("Content-Disposition", `attachment; filename="`+name+`"`)
 	h.Set("Cache-Control", "no-store")
 	_, _ = w.Write(content) // a client that is gone is nobody's fault
 }

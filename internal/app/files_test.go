@@ -77,3 +77,32 @@ func TestFaultsOfACertificateAndItsKeyAreFoundTogether(t *testing.T) {
 		}
 	}
 }
+
+func TestNamesThatNobodySignsAreFaults(t *testing.T) {
+	cert, key, _ := ownCertificate(t, "call.example")
+	for _, c := range []struct {
+		domain, ca, root string
+		faults           string // keys
+	}{
+		{"call.example", "", "", ""},
+		{"8.8.8.8", "", "", ""},
+		{"2001:4860::1", "", "", ""},
+		{"192.168.1.7", "", "", "domain"},
+		{"100.64.0.1", "", "", "domain"},
+		{"fd00::1", "", "", "domain"},
+		{"homebox.local", "", "", "domain"},
+		{"localhost", "", "", "domain"},
+		{"homebox.local", "https://ca.internal/dir", "", ""},
+		{"homebox.local", "https://ca.internal/dir", cert, ""},
+		{"homebox.local", "https://ca.internal/dir", key, "acme-ca-root"},
+		{"call.example", "https://ca.internal/dir", "/nowhere", "acme-ca-root"},
+	} {
+		var keys []string
+		for _, f := range CheckFiles(config.Config{Domains: []string{c.domain}, ACMECA: c.ca, ACMECARoot: c.root}) {
+			keys = append(keys, f.Key)
+		}
+		if got := strings.Join(keys, " "); got != c.faults {
+			t.Errorf("%+v: faults in %q", c, got)
+		}
+	}
+}

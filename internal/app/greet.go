@@ -25,7 +25,7 @@ func (a *App) greet() {
 	}
 	a.log.Info("callbox is running", "version", p.Version, "listen", a.addr.String(), "local", p.local(),
 		"remote", strings.Join(p.remote(), " "), "relay-ports", p.RelayPorts, "turns", p.TURNS, "bus", p.Bus,
-		"node", p.Node, "users", p.Users, "data", p.Data)
+		"node", p.Node, "users", p.Users, "data", p.Data, "authority", p.Fingerprint)
 	if p.Setup != "" {
 		a.logSetup(p.setupURL())
 	}
