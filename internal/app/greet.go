@@ -51,7 +51,7 @@ func (a *App) greetAgain(token string) {
 
 // showQR shows the set-up link to a phone, where there is one that leads here and the terminal has room for it.
 func (a *App) showQR(p startPage) {
-	link := p.setupForPhone()
+	link := a.setupForPhone(p.Setup)
 	if link == "" || a.opts.TerminalSize == nil || a.cfg.QR == config.Off {
 		return
 	}

@@ -60,22 +60,32 @@ func TestSetUpLinkIsACodeForPhonesThatReachTheServer(t *testing.T) {
 	}
 }
 
-func TestLinksBeginWithTheURLThatWasConfigured(t *testing.T) {
-	p := startPage{Listen: netip.MustParseAddrPort("[::]:8080"), Addrs: []netip.Addr{addr("192.168.1.7")}, Names: []string{"call.example"}, Setup: "x"}
-	if got := p.setupForPhone(); got != "https://call.example:8080/setup?token=x" {
-		t.Errorf("by name: %s", got)
-	}
-	p.URL = "https://public.example"
-	want := "https://public.example https://call.example:8080 https://192.168.1.7:8080"
-	if got := strings.Join(p.remote(), " "); got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
-	if got := p.setupURL(); got != "http://localhost:8080/setup?token=x" {
-		t.Errorf("on this machine: %s", got)
-	}
-	cfg := config.Default()
-	cfg.Listen = netip.MustParseAddrPort("127.0.0.1:8080")
-	if got := LinkBases(cfg); len(got) != 1 || got[0] != "http://127.0.0.1:8080" {
-		t.Errorf("a server for this machine alone: %v", got)
+func TestLinksBeginWithWhatMostPeopleReach(t *testing.T) {
+	lan, public := []netip.Addr{addr("192.168.1.7"), addr("2001:db8::7")}, []netip.Addr{addr("203.0.113.5"), addr("2001:db8::5")}
+	everywhere := netip.MustParseAddrPort("[::]:8080")
+	for name, c := range map[string]struct {
+		change  func(*config.Config)
+		listen  netip.AddrPort
+		outside []netip.Addr
+		want    string
+	}{
+		"at home":       {func(*config.Config) {}, everywhere, nil, "https://192.168.1.7:8080"},
+		"forwarded":     {func(*config.Config) {}, everywhere, public, "https://203.0.113.5:8080 https://192.168.1.7:8080"},
+		"itself public": {func(*config.Config) {}, everywhere, lan[:1], "https://192.168.1.7:8080"},
+		"by name": {func(c *config.Config) { c.Names = []string{"box.example"} }, everywhere, public,
+			"https://box.example:8080 https://203.0.113.5:8080 https://192.168.1.7:8080"},
+		"by URL": {func(c *config.Config) { c.PublicURL, c.Names = "https://call.example", []string{"box.example"} }, everywhere, nil,
+			"https://call.example https://box.example:8080 https://192.168.1.7:8080"},
+		"by domain":    {func(c *config.Config) { c.Domains = []string{"call.example"} }, netip.MustParseAddrPort("[::]:443"), public, "https://call.example"},
+		"this machine": {func(*config.Config) {}, netip.MustParseAddrPort("127.0.0.1:8080"), public, "http://127.0.0.1:8080"},
+		"one address":  {func(*config.Config) {}, netip.MustParseAddrPort("192.168.1.7:8080"), public, "https://192.168.1.7:8080"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := config.Default()
+			c.change(&cfg)
+			if got := strings.Join(bases(cfg, c.listen, c.outside, lan), " "); got != c.want {
+				t.Errorf("got %s, want %s", got, c.want)
+			}
+		})
 	}
 }

@@ -97,18 +97,10 @@ func (p startPage) setupURL() string {
 	if base == "" {
 		base = p.remote()[0]
 	}
-	return base + p.setupPath()
+	return base + setupPath(p.Setup)
 }
 
-func (p startPage) setupPath() string { return "/setup?token=" + p.Setup }
-
-// setupForPhone is the same link by the first URL that leads here from another device, or "".
-func (p startPage) setupForPhone() string {
-	if remote := p.remote(); len(remote) > 0 && p.Setup != "" {
-		return remote[0] + p.setupPath()
-	}
-	return ""
-}
+func setupPath(token string) string { return "/setup?token=" + token }
 
 // caURL is where devices get the local authority. They come by plain HTTP: over https:// there would be the very warning.
 func (p startPage) caURL() string {
