@@ -58,6 +58,8 @@ type Options struct {
 	Patient bool
 	// PatientData is the data directory to examine where the server has another for the time of the examination.
 	PatientData string
+	// PatientDomains are --domain of such a server, which orders no certificate: it would be thrown away with the directory.
+	PatientDomains []string
 	// Accepted sees every TCP connection to the one port; for tests that break them. Nil: nobody does.
 	Accepted func(net.Conn)
 }

@@ -29,6 +29,8 @@ const (
 	examTime = 2 * time.Minute
 	// doctorTTL is the life of a credential that a check uses.
 	doctorTTL = 5 * time.Minute
+	// firstOrder is how long an examination waits for a certificate that is being ordered.
+	firstOrder = 30 * time.Second
 	// doctorOwner is whose the allocations of the checks are: no user has a colon in the name.
 	doctorOwner = "callbox:doctor"
 )
@@ -120,7 +122,13 @@ func (a *App) subject() doctor.Subject {
 	if a.opts.PatientData != "" {
 		s.Data = a.opts.PatientData
 	}
-	s.Certificate = func() doctor.Certificate { return examinedCertificate(a.CertificateState(), cfg) }
+	s.Certificate = func(ctx context.Context) doctor.Certificate { return examinedCertificate(a.awaitCertificate(ctx), cfg) }
+	if names := a.opts.PatientDomains; len(names) > 0 {
+		s.Domains = domainNames(names)
+		s.Certificate = func(context.Context) doctor.Certificate {
+			return doctor.Certificate{Kind: doctor.ACME, Names: names, Missing: names}
+		}
+	}
 	s.Network = a.examinedNetwork
 	s.Credential = func() doctor.Credential {
 		l := a.live.Load()
@@ -148,6 +156,7 @@ func subject(cfg config.Config, at netip.AddrPort) doctor.Subject {
 	s := doctor.Subject{
 		Endpoints: []doctor.Endpoint{{Network: "tcp", Addr: at, Setting: "listen"}, {Network: "udp", Addr: at, Setting: "listen"}},
 		Data:      cfg.Data,
+		Domains:   domainNames(cfg.Domains),
 		Buffer:    relay.ListenBuffer,
 		Lookup: func(ctx context.Context, name string) ([]netip.Addr, error) {
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
@@ -161,6 +170,9 @@ func subject(cfg config.Config, at netip.AddrPort) doctor.Subject {
 		if l.Addr.Port() != 0 {
 			s.Endpoints = append(s.Endpoints, doctor.Endpoint{Network: network, Addr: l.Addr, Setting: "turn-listen"})
 		}
+	}
+	if cfg.HTTPListen.IsValid() && cfg.HTTPListen.Port() != 0 {
+		s.Endpoints = append(s.Endpoints, doctor.Endpoint{Network: "tcp", Addr: cfg.HTTPListen, Setting: "http-listen"})
 	}
 	if m := cfg.MetricsListen.Addr; m.IsValid() && m.Port() != 0 {
 		s.Endpoints = append(s.Endpoints, doctor.Endpoint{Network: "tcp", Addr: m, Setting: "metrics-listen"})
@@ -182,6 +194,35 @@ func subject(cfg config.Config, at netip.AddrPort) doctor.Subject {
 		}
 	}
 	return s
+}
+
+// domainNames are those of --domain that the DNS knows: not the addresses.
+func domainNames(domains []string) (names []string) {
+	for _, d := range domains {
+		if _, err := netip.ParseAddr(d); err != nil {
+			names = append(names, d)
+		}
+	}
+	return names
+}
+
+// awaitCertificate is how it stands with the certificate, where one is being ordered once that has gone well or failed.
+func (a *App) awaitCertificate(ctx context.Context) certs.State {
+	ctx, cancel := context.WithTimeout(ctx, firstOrder)
+	defer cancel()
+	tick := time.NewTicker(lookPoll)
+	defer tick.Stop()
+	for {
+		state := a.CertificateState()
+		if len(state.Missing) == 0 || state.Err != nil {
+			return state
+		}
+		select {
+		case <-ctx.Done():
+			return state
+		case <-tick.C:
+		}
+	}
 }
 
 // examinedCertificate tells the doctor what the server knows of its certificate.

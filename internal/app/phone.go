@@ -187,7 +187,7 @@ func (a *App) phoneBase() (base, note string) {
 	l := a.live.Load()
 	all := a.linkBases()
 	switch {
-	case l.cfg.PublicURL != "" || len(l.cfg.Names) > 0:
+	case l.cfg.PublicURL != "" || len(l.cfg.HostNames()) > 0:
 		base = all[0]
 	case len(l.public) > 0:
 		return webURL("https", l.public[0].String(), a.addr.Port()), ""

@@ -96,6 +96,7 @@ func (c *call) withPatient(ctx context.Context, cfg config.Config, f func(*contr
 		}
 		defer os.RemoveAll(dir)
 		opts.PatientData, cfg.Data = cfg.Data, dir
+		opts.PatientDomains, cfg.Domains = cfg.Domains, nil
 	} else if err := datadir.CheckOwner(cfg.Data); err != nil {
 		return startError{err} // nothing is made in the directory of another user
 	}

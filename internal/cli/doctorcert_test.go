@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"math/big"
+	"net"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -63,5 +64,33 @@ func TestDoctorExaminesTheCertificate(t *testing.T) {
 				t.Errorf("%+v", c)
 			}
 		})
+	}
+}
+
+// TestDoctorSaysWhyACMEFails: nobody answers as the authority. A server that was never started orders nothing.
+func TestDoctorSaysWhyACMEFails(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	authority := "https://" + l.Addr().String() + "/directory"
+	l.Close()
+	for _, tc := range []struct {
+		data    string
+		verdict doctor.Verdict
+		saw     string
+	}{
+		{dataDir(t), doctor.Fail, "none yet for call.invalid: "},
+		{filepath.Join(dataDir(t), "missing"), doctor.Warn, "nothing has failed"},
+	} {
+		r := callbox(t, "", "doctor", "--json", "--data", tc.data, "--listen", "127.0.0.1:0", "--domain", "call.invalid", "--acme-ca", authority)
+		report := decode[doctor.Report](t, r.stdout)
+		if c := named(t, report, doctor.NameCertificate); c.Verdict != tc.verdict || !strings.Contains(c.Saw, tc.saw) || c.Remedy == "" {
+			t.Errorf("%+v", c)
+		}
+		// The name is one that nobody can have (RFC 6761 section 6.4).
+		if c := named(t, report, doctor.NameDNS); c.Verdict != doctor.Fail || !strings.Contains(c.Saw, "call.invalid") {
+			t.Errorf("%+v", c)
+		}
 	}
 }

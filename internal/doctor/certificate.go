@@ -73,7 +73,7 @@ func certificate(c Certificate) Check {
 		if c.Trouble != "" {
 			return failure(NameCertificate, why+": "+c.Trouble, refused)
 		}
-		return warning(NameCertificate, why+"; it is being got", "wait a minute and ask again")
+		return warning(NameCertificate, why+"; nothing has failed either", "a server gets it within a minute of its start: ask again then")
 	case left <= 0:
 		return failure(NameCertificate, "expired at "+stamp(c.Leaf.NotAfter), renew)
 	case c.Now.Before(c.Leaf.NotBefore):

@@ -48,7 +48,7 @@ func TestNobodyListens(t *testing.T) {
 	l.Close()
 	s := Subject{Running: "a server that has lost its sockets", Data: t.TempDir(),
 		Endpoints:  []Endpoint{{"tcp", at, "listen"}, {"udp", at, "listen"}},
-		Credential: func() Credential { return Credential{"u", "p", "r"} }, Certificate: func() Certificate { return Certificate{Kind: LocalCA} },
+		Credential: func() Credential { return Credential{"u", "p", "r"} }, Certificate: func(context.Context) Certificate { return Certificate{Kind: LocalCA} },
 		Network: func(context.Context) Network { return Network{} },
 	}
 	r := s.Examine(t.Context(), nil)

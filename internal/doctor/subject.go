@@ -30,7 +30,7 @@ type Subject struct {
 	ReadSecret func() ([]byte, error)
 
 	// Certificate says all but Leaf and Served, which come from a handshake.
-	Certificate func() Certificate
+	Certificate func(ctx context.Context) Certificate
 	Domains     []string // --domain, names only
 	Lookup      func(ctx context.Context, name string) ([]netip.Addr, error)
 	Network     func(ctx context.Context) Network
@@ -195,7 +195,7 @@ func (x *examination) certificate(ctx context.Context) Check {
 	if x.Running == "" || x.Certificate == nil {
 		return skipped(NameCertificate, notStarted)
 	}
-	c := x.Certificate()
+	c := x.Certificate(ctx)
 	c.Now = x.Now()
 	name := ""
 	if len(c.Names) > 0 {

@@ -180,7 +180,7 @@ func TestCertificateVerdicts(t *testing.T) {
 		{func(c *Certificate) {
 			c.Kind, c.Missing, c.Trouble = ACME, []string{"call.example"}, "rejected: too many certificates"
 		}, Fail, "too many certificates", "port 80 or 443"},
-		{func(c *Certificate) { c.Kind, c.Missing = ACME, []string{"call.example"} }, Warn, "being got", "wait"},
+		{func(c *Certificate) { c.Kind, c.Missing = ACME, []string{"call.example"} }, Warn, "nothing has failed", "within a minute"},
 		{func(c *Certificate) { c.Kind, c.Leaf, c.Trouble = ACME, nil, "DNS problem" }, Fail, "DNS problem", "port 80"},
 		{func(c *Certificate) { c.Kind, c.Leaf, c.Served = ACME, nil, errSilent }, Fail, "none is served", "port 80"},
 		{func(c *Certificate) { c.Kind, c.Trouble = ACME, "timeout" }, Warn, "getting the next has failed: timeout", "port 80"},
