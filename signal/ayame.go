@@ -186,7 +186,7 @@ func (p *ayame) register(c *conn, m *ayameMessage) {
 // enterAyame joins the room and says how it was found. What the other sends meanwhile waits: the answer comes first.
 func (h *Hub) enterAyame(s *session, name string) error {
 	there := 0
-	err := h.enter(s, name, func(_ *room, now bus.Room) { there = len(now.Members) })
+	err := h.enter(s, name, true, func(_ *room, now bus.Room) { there = len(now.Members) })
 	if err != nil {
 		return err
 	}

@@ -9,12 +9,13 @@
 //
 // # Locks
 //
-// There are three kinds, all held for memory work only, never across I/O or a
+// There are four kinds, all held for memory work only, never across I/O or a
 // call of the bus:
 //
 //	Hub.mu      sessions, rooms and their members, who moved where
 //	session.mu  one session's queue, numbers, calls; may be taken inside Hub.mu
 //	conn.mu     one connection's writer state; a leaf, taken alone
+//	roll.mu     who is in which room of the cluster, for Config.Watch; a leaf, held while Watch runs
 //
 // Of two sessions' locks never more than one is held.
 //

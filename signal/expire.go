@@ -25,6 +25,7 @@ func (h *Hub) ticker() {
 		h.tickConnections(now)
 		h.tickSessions(now)
 		h.tickRooms(now)
+		h.tickRoll(now)
 		h.tickWaiting(now)
 		if now.Sub(retry) >= 5*time.Second {
 			retry = now

@@ -105,6 +105,7 @@ func (h *Hub) depart(ctx context.Context, name, peer string, epoch uint64, reaso
 	if err != nil {
 		return err
 	}
+	h.noteLeft(name, peer, epoch, now, reason)
 	var nodes []bus.NodeID
 	for i := range now.Members {
 		if n := now.Members[i].Node; n != h.self && !slices.Contains(nodes, n) {

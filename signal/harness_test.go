@@ -23,6 +23,7 @@ type cluster struct {
 	t     *testing.T
 	net   *memory.Network
 	nodes []*node
+	watch func(RoomEvent)
 }
 
 // node is one hub with its bus and its HTTP server.
@@ -59,7 +60,7 @@ func (c *cluster) add(limits Limits) *node {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	n := &node{net: c.net, bus: b, hub: New(Config{Bus: b, Limits: limits})}
+	n := &node{net: c.net, bus: b, hub: New(Config{Bus: b, Limits: limits, Watch: c.watch})}
 	if err := b.Start(handler{n.hub}); err != nil {
 		c.t.Fatal(err)
 	}

@@ -69,6 +69,7 @@ func (h *Hub) NodesChanged(nodes []bus.NodeInfo) {
 		draining[nodes[i].ID] = nodes[i].Draining
 	}
 	live[h.self] = true
+	h.rollNodes(live)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, r := range h.rooms {
@@ -162,7 +163,7 @@ func (h *Hub) verify(ctx context.Context, s *session) {
 	}
 	h.mu.RUnlock()
 	for _, name := range names {
-		if err := h.enter(s, name, func(*room, bus.Room) {}); err != nil {
+		if err := h.enter(s, name, false, func(*room, bus.Room) {}); err != nil {
 			h.log.Debug("room not joined again", logRoom, name, logError, err)
 			if !errors.Is(err, bus.ErrRoomFull) {
 				return

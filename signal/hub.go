@@ -31,6 +31,9 @@ type Config struct {
 	Bus    Bus // started by the caller, with the hub's Message, Lost, NodesChanged and Link behind its Handler
 	Limits Limits
 	Log    *slog.Logger // nil: nothing is logged
+
+	// Watch is told who comes to rooms and goes. It must not block and not call the hub. All nodes of a cluster watch, or none.
+	Watch func(RoomEvent)
 }
 
 // Hub holds the peers of one node. Its methods Message, Lost, NodesChanged and
@@ -41,6 +44,8 @@ type Hub struct {
 	limits  Limits
 	log     *slog.Logger
 	stats   counters
+	watch   func(RoomEvent) // nil: nobody watches
+	roll    roll
 	buffers bufferPool
 	queued  atomic.Int64 // bytes in the queues of all sessions
 	clock   atomic.Int64 // unix nanoseconds, set by the ticker
@@ -86,6 +91,7 @@ func New(cfg Config) *Hub {
 		self:       cfg.Bus.Self(),
 		limits:     cfg.Limits.withDefaults(),
 		log:        cfg.Log,
+		watch:      cfg.Watch,
 		work:       make(chan struct{}, backgroundCalls),
 		turnedAway: make(chan struct{}, backgroundCalls),
 		stop:       make(chan struct{}),

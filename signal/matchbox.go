@@ -70,7 +70,7 @@ func (matchbox) roomSize(name string, l *Limits) int {
 // enterMatchbox joins the room, or the group that is being filled.
 func (h *Hub) enterMatchbox(s *session, name string, next int) error {
 	if next == 0 {
-		return h.enter(s, name, func(*room, bus.Room) {})
+		return h.enter(s, name, true, func(*room, bus.Room) {})
 	}
 	groups := groupsOf(name, next)
 	h.mu.RLock()
@@ -78,7 +78,7 @@ func (h *Hub) enterMatchbox(s *session, name string, next int) error {
 	h.mu.RUnlock()
 	for group := first; group < first+groupTries; group++ {
 		complete := false
-		err := h.enter(s, groups+strconv.FormatUint(group, 10), func(_ *room, now bus.Room) {
+		err := h.enter(s, groups+strconv.FormatUint(group, 10), true, func(_ *room, now bus.Room) {
 			complete = len(now.Members) >= next
 		})
 		if errors.Is(err, bus.ErrRoomFull) {

@@ -190,7 +190,7 @@ func (h *Hub) settleIn(s *session, cargo *sessionCargo) bool {
 	live := h.liveNodes()
 	for i := range cargo.Rooms {
 		head := &cargo.Rooms[i]
-		if err := h.enter(s, head.Name, func(r *room, _ bus.Room) { h.catchUpLocked(s, r, head, live) }); err != nil {
+		if err := h.enter(s, head.Name, false, func(r *room, _ bus.Room) { h.catchUpLocked(s, r, head, live) }); err != nil {
 			h.log.Warn("a moved session could not enter its room", logRoom, head.Name, logError, err)
 			return false
 		}

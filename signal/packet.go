@@ -28,6 +28,7 @@ const (
 	pkHere                                // peer, for which the receiver keeps messages, is on the sending node now
 	pkStray                               // peer is not on the sending node
 	pkGroup                               // room, n: the groups of a matchbox room below n are full
+	pkRoll                                // peer, user, name, epoch, room, reason: who came or left, for nodes that watch rooms
 	packetKinds
 )
 

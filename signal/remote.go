@@ -50,6 +50,8 @@ func (h *Hub) Message(from bus.NodeID, data []byte) {
 		h.forgetPlace(p.peer, from)
 	case pkGroup:
 		h.groupFull(p.room, p.n)
+	case pkRoll:
+		h.rollCalled(from, &p)
 	}
 }
 

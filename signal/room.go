@@ -186,7 +186,7 @@ func (h *Hub) join(s *session, name, id string) *fault {
 		return &fault{codeTooManyRooms, "room", "leave a room first"}
 	}
 	h.mu.Unlock()
-	err := h.enter(s, name, func(r *room, _ bus.Room) { s.push(r.joinedLocked(id)) })
+	err := h.enter(s, name, true, func(r *room, _ bus.Room) { s.push(r.joinedLocked(id)) })
 	switch {
 	case err == nil:
 		return nil
@@ -201,10 +201,10 @@ func (r *room) joinedLocked(id string) *event {
 	return &event{kind: evJoined, id: id, room: r.name, version: r.version, relay: r.relay, people: r.peopleLocked()}
 }
 
-// enter registers the session in a room of the bus and tells the others.
+// enter registers the session in a room of the bus and tells the others. fresh: it was not in it before, on any node.
 // then is called with Hub.mu held, before any later change of the room is queued; now is the room as it was when the
 // session came.
-func (h *Hub) enter(s *session, name string, then func(r *room, now bus.Room)) error {
+func (h *Hub) enter(s *session, name string, fresh bool, then func(r *room, now bus.Room)) error {
 	h.mu.Lock()
 	r := h.viewLocked(name)
 	r.joins++
@@ -248,6 +248,7 @@ func (h *Hub) enter(s *session, name string, then func(r *room, now bus.Room)) e
 	nodes := r.nodesLocked(h.self)
 	h.mu.Unlock()
 
+	h.noteJoined(name, s.who, me.Epoch, now, fresh)
 	flushAll(dirty)
 	s.flush()
 	h.toNodes(nodes, &p)

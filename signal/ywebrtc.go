@@ -173,7 +173,7 @@ func (h *Hub) subscribe(c *conn, s *session, topic string) {
 	case count >= h.limits.RoomsPerPeer:
 		counters.refuse(refusedFull)
 	default:
-		if err := h.enter(s, name, func(*room, bus.Room) {}); err != nil {
+		if err := h.enter(s, name, true, func(*room, bus.Room) {}); err != nil {
 			counters.refuse(refusedFull)
 			h.log.Debug("topic not subscribed to", logRoom, name, logError, err)
 		}
