@@ -121,6 +121,19 @@ func (k *Keys) records() []keyRecord {
 	return out
 }
 
+// Signer is the secret of a key, for signatures of our own; with an empty id that of the oldest key. False: there is none.
+func (k *Keys) Signer(id string) (of, secret string, ok bool) {
+	if id != "" {
+		r, ok := k.cache.get(id)
+		return r.ID, r.Secret, ok
+	}
+	all := k.records()
+	if len(all) == 0 {
+		return "", "", false
+	}
+	return all[0].ID, all[0].Secret, true
+}
+
 // Remove removes a key: ErrNotFound. Tokens signed with it are no longer valid.
 func (k *Keys) Remove(ctx context.Context, id string) error {
 	if _, ok := k.cache.get(id); !ok {

@@ -123,7 +123,7 @@ func (h *Hub) ringHere(caller bus.NodeID, p *packet) {
 			continue
 		}
 		s.mu.Lock()
-		if len(s.rings) < ringsPerPeer && s.rings[p.call] == nil && s.state != ended {
+		if len(s.rings) < ringsPerPeer && s.ringsFromLocked(from.user) < ringsPerCaller && s.rings[p.call] == nil && s.state != ended {
 			if s.rings == nil {
 				s.rings = make(map[string]*ring)
 			}
@@ -134,6 +134,16 @@ func (h *Hub) ringHere(caller bus.NodeID, p *packet) {
 		s.flush()
 	}
 	h.toNodes(away, p)
+}
+
+// ringsFromLocked is how many calls of one user ring this session.
+func (s *session) ringsFromLocked(user string) (n int) {
+	for _, r := range s.rings {
+		if r.from.user == user {
+			n++
+		}
+	}
+	return n
 }
 
 // ringOver ends a call's ringing everywhere but at one peer.

@@ -128,14 +128,24 @@ func TestTooManyCallsAreRefused(t *testing.T) {
 	c := newCluster(t, 1, Limits{})
 	ada := connect(t, c.nodes[0], "user=ada")
 	bob := connect(t, c.nodes[0], "user=bob&login=1")
-	for range ringsPerPeer {
+	for i := range ringsPerPeer {
 		ada.send(`{"type":"call","user":"bob","room":"tea"}`)
 		ada.expect("calling")
-		bob.expect("ring")
+		if i < ringsPerCaller { // nobody keeps the line busy alone
+			bob.expect("ring")
+		}
 	}
 	ada.send(`{"type":"call","user":"bob","room":"tea"}`)
 	if m := ada.expect("error"); m.Code != "too-many-calls" {
 		t.Fatalf("%s", m.raw)
+	}
+	for _, user := range []string{"cid", "dan", "eli"} {
+		other := connect(t, c.nodes[0], "user="+user)
+		for range ringsPerCaller {
+			other.send(`{"type":"call","user":"bob","room":"tea"}`)
+			other.expect("calling")
+			bob.expect("ring")
+		}
 	}
 	eve := connect(t, c.nodes[0], "user=eve")
 	eve.send(`{"type":"call","user":"bob","room":"tea"}`)

@@ -34,7 +34,7 @@ type conn struct {
 
 	s        atomic.Pointer[session] // set once by the reader
 	upgraded atomic.Bool             // the fields above and Conn are set
-	revoked  atomic.Bool             // its identity was, perhaps before it was upgraded
+	holder   string                  // owned by Hub.mu: the logged-in user it is counted for
 	lastRead atomic.Int64            // Hub.clock at the last frame
 	pinged   atomic.Bool             // a ping is out since lastRead
 	beatAt   atomic.Int64            // when the next heartbeat is due, unix nanoseconds

@@ -65,6 +65,7 @@ type Hub struct {
 	closed    bool // no new connections
 	linkDown  bool
 	conns     map[*conn]struct{}
+	holds     map[string]int // connections of each logged-in user
 	sessions  map[string]*session
 	arriving  map[string]*session              // those of sessions whose state is on the way
 	users     map[string]map[*session]struct{} // who may be called, by name
@@ -96,6 +97,7 @@ func New(cfg Config) *Hub {
 		turnedAway: make(chan struct{}, backgroundCalls),
 		stop:       make(chan struct{}),
 		conns:      make(map[*conn]struct{}),
+		holds:      make(map[string]int),
 		sessions:   make(map[string]*session),
 		arriving:   make(map[string]*session),
 		users:      make(map[string]map[*session]struct{}),
@@ -169,7 +171,13 @@ func (h *Hub) accept(w http.ResponseWriter, r *http.Request, id Identity, p prot
 	id.Still = nil // it is not needed for long, and may hold the request
 	c := &conn{hub: h, proto: p, id: id}
 	c.lastRead.Store(h.clock.Load())
-	if !h.admit(c) {
+	switch h.admit(c) {
+	case admitted:
+	case userFull:
+		w.Header().Set("Retry-After", "10")
+		refuseUpgrade(w, http.StatusTooManyRequests, "too-many-connections", "this user holds as many connections as one may")
+		return
+	case nodeFull:
 		if full, ok := p.(fuller); ok && full.full(h, w, r) {
 			return
 		}
@@ -191,6 +199,7 @@ func (h *Hub) accept(w http.ResponseWriter, r *http.Request, id Identity, p prot
 	ws.SetReadLimit(int64(h.limits.FrameBytes))
 	c.ws = ws
 	c.upgraded.Store(true)
+	// Revoke sees the connection from here on; what was revoked before is seen now.
 	if still != nil && !still() {
 		c.shutdown(closeAuth, "revoked")
 	}
@@ -204,29 +213,51 @@ func (h *Hub) accept(w http.ResponseWriter, r *http.Request, id Identity, p prot
 	h.mu.RLock()
 	closed := h.closed
 	h.mu.RUnlock()
-	switch { // since it was admitted
-	case c.revoked.Load():
-		c.shutdown(closeAuth, "revoked")
-	case closed:
+	if closed { // since it was admitted
 		c.shutdown(closeAway, "this node is going away")
 	}
 }
 
+// admission is how admit answers.
+type admission int
+
+const (
+	admitted admission = iota
+	nodeFull
+	userFull
+)
+
 // admit counts a connection in, before anything is allocated for it.
-func (h *Hub) admit(c *conn) bool {
+func (h *Hub) admit(c *conn) admission {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed || len(h.conns) >= h.limits.Connections {
-		return false
+		return nodeFull
+	}
+	if c.id.Login {
+		if h.holds[c.id.User] >= h.limits.ConnectionsPerUser {
+			return userFull
+		}
+		c.holder = c.id.User
+		h.holds[c.holder]++
 	}
 	h.conns[c] = struct{}{}
-	return true
+	return admitted
 }
 
 func (h *Hub) dismiss(c *conn) {
 	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, ok := h.conns[c]; !ok {
+		return
+	}
 	delete(h.conns, c)
-	h.mu.Unlock()
+	if c.holder == "" {
+		return
+	}
+	if h.holds[c.holder]--; h.holds[c.holder] == 0 {
+		delete(h.holds, c.holder)
+	}
 }
 
 // offers says whether the client speaks the subprotocol.
@@ -268,8 +299,7 @@ func (h *Hub) Revoke(match func(Identity) bool) int {
 			continue
 		}
 		n++
-		// Marked before it is looked at: whoever upgrades it does it the other way round, so one of both ends it.
-		c.revoked.Store(true)
+		// One that is just being upgraded asks afterwards whether its identity still holds.
 		if c.upgraded.Load() {
 			c.shutdown(closeAuth, "revoked")
 		}

@@ -4,29 +4,33 @@ import "time"
 
 // Limits bound what clients can make grow. A zero field takes its default.
 type Limits struct {
-	Connections  int           // open connections of this node; default 50,000
-	FrameBytes   int           // one frame from a client; default 256 KiB
-	MessageRate  int           // messages a second of one connection, twice that in a burst; default 1,000
-	MessageBytes int           // bytes a second of one connection, twice that in a burst; default 4,000,000
-	QueueBytes   int           // unacknowledged and unsent bytes of one session; default 1 MiB
-	QueueTotal   int           // such bytes of all sessions of this node; default 512 MiB
-	RoomsPerPeer int           // default 32
-	PeersPerRoom int           // default 50
-	ResumeWindow time.Duration // how long a dropped session is held; default 30 s
-	HelloTimeout time.Duration // default 10 s
-	PingAfter    time.Duration // silence after which a ping is sent; default 30 s
-	PingTimeout  time.Duration // silence allowed after that ping; default 15 s
-	RingTimeout  time.Duration // default 45 s
-	BusTimeout   time.Duration // one call of the bus; default 5 s
-	GapTimeout   time.Duration // how long a message waits for the one sent before it; default 5 s
-	TakeTimeout  time.Duration // how long a resume waits for the session's holder; default 3 s
-	CloseLinger  time.Duration // how long a closed connection may take to read its close frame; default 5 s
+	Connections int // open connections of this node; default 50,000
+	// ConnectionsPerUser are those of one logged-in user on this node; default 100. Room tokens do not count: who signs them may
+	// give all of their holders one subject.
+	ConnectionsPerUser int
+	FrameBytes         int           // one frame from a client; default 256 KiB
+	MessageRate        int           // messages a second of one connection, twice that in a burst; default 1,000
+	MessageBytes       int           // bytes a second of one connection, twice that in a burst; default 4,000,000
+	QueueBytes         int           // unacknowledged and unsent bytes of one session; default 1 MiB
+	QueueTotal         int           // such bytes of all sessions of this node; default 512 MiB
+	RoomsPerPeer       int           // default 32
+	PeersPerRoom       int           // default 50
+	ResumeWindow       time.Duration // how long a dropped session is held; default 30 s
+	HelloTimeout       time.Duration // default 10 s
+	PingAfter          time.Duration // silence after which a ping is sent; default 30 s
+	PingTimeout        time.Duration // silence allowed after that ping; default 15 s
+	RingTimeout        time.Duration // default 45 s
+	BusTimeout         time.Duration // one call of the bus; default 5 s
+	GapTimeout         time.Duration // how long a message waits for the one sent before it; default 5 s
+	TakeTimeout        time.Duration // how long a resume waits for the session's holder; default 3 s
+	CloseLinger        time.Duration // how long a closed connection may take to read its close frame; default 5 s
 }
 
 // What is not worth a flag.
 const (
 	faultsPerMinute  = 15
 	ringsPerPeer     = 16       // in each direction
+	ringsPerCaller   = 4        // of those coming in, from one user: nobody keeps a line busy alone
 	ringConnections  = 32       // connections of one user that ring
 	controlBytes     = 64 << 10 // pongs and the like that wait for a socket
 	maxSources       = 4096     // senders whose order one session remembers
@@ -48,6 +52,7 @@ func (l Limits) withDefaults() Limits {
 		}
 	}
 	def(&l.Connections, 50_000)
+	def(&l.ConnectionsPerUser, 100)
 	def(&l.FrameBytes, 256<<10)
 	def(&l.MessageRate, 1000)
 	def(&l.MessageBytes, 4_000_000)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -412,4 +413,35 @@ func TestQueuesAndHeldSessionsAreBoundedForTheWholeNode(t *testing.T) {
 	if code := d.closed(); code != websocket.StatusTryAgainLater {
 		t.Fatal(code)
 	}
+}
+
+func TestUserHoldsSoManyConnectionsAndNoMore(t *testing.T) {
+	c := newCluster(t, 1, Limits{ConnectionsPerUser: 2})
+	n := c.nodes[0]
+	a := connect(t, n, "user=ada&login=1")
+	connect(t, n, "user=ada&login=1")
+	_, resp, err := websocket.Dial(ctx10(t), n.url("user=ada&login=1"), &websocket.DialOptions{Subprotocols: []string{Subprotocol}})
+	if err == nil || resp == nil || resp.StatusCode != http.StatusTooManyRequests || resp.Header.Get("Retry-After") == "" {
+		t.Fatalf("the third: %v, %v", resp, err)
+	}
+	// Others, and those with a token for the same name, are not concerned.
+	connect(t, n, "user=bob&login=1")
+	for range 3 {
+		connect(t, n, "user=ada")
+	}
+	a.send(`{"type":"bye"}`)
+	a.closed()
+	eventually(t, "the place is free", func() bool {
+		ws, _, err := websocket.Dial(ctx10(t), n.url("user=ada&login=1"), &websocket.DialOptions{Subprotocols: []string{Subprotocol}})
+		if err != nil {
+			return false
+		}
+		_ = ws.CloseNow()
+		return true
+	})
+	eventually(t, "everything is counted out", func() bool {
+		n.hub.mu.RLock()
+		defer n.hub.mu.RUnlock()
+		return n.hub.holds["ada"] == 1
+	})
 }

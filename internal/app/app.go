@@ -21,6 +21,7 @@ import (
 	"callbox/internal/config"
 	"callbox/internal/datadir"
 	"callbox/internal/nat"
+	"callbox/internal/webhook"
 	"callbox/relay"
 	"callbox/signal"
 )
@@ -76,6 +77,7 @@ type App struct {
 	bus     bus.Bus
 	certs   *certificates
 	hub     *signal.Hub
+	hooks   *webhook.Sender // nil: nobody is told
 	relay   *relay.Server
 	web     *web
 	changes *changes
@@ -164,11 +166,15 @@ func (a *App) open(ctx context.Context, undo *closers) (err error) {
 	if err = a.openACME(ctx); err != nil {
 		return err
 	}
+	a.openHooks()
+	undo.add(a.closeHooks)
 	a.hub = signal.New(signal.Config{
-		Bus: a.bus,
-		Log: a.log,
+		Bus:   a.bus,
+		Log:   a.log,
+		Watch: a.watchRooms(),
 		Limits: signal.Limits{
 			MessageRate: a.cfg.MessageRate, MessageBytes: int(a.cfg.MessageBytes), PeersPerRoom: a.cfg.MaxPeers,
+			ConnectionsPerUser: a.cfg.ConnectionsPerUser,
 		},
 	})
 	undo.add(a.hub.Close)
@@ -259,7 +265,7 @@ func serving(s *http.Server, l net.Listener) func() error {
 
 // closeAll closes what Run's goroutines have used, after they have ended.
 func (a *App) closeAll() error {
-	errs := []error{a.hub.Close(), a.relay.Close()}
+	errs := []error{a.hub.Close(), a.closeHooks(), a.relay.Close()}
 	a.port.close()
 	for _, p := range a.extra {
 		p.close()

@@ -82,6 +82,7 @@ func (a *App) wireWeb() {
 	w.doctor, w.phone = a.doctor.readiness, a.phoneRoutes()
 	w.metrics = metrics.Handler(metrics.Sources{
 		Bus: a.bus.Stats, Relay: a.relay.Stats, Signal: a.hub.Stats, Ports: a.portStats, Network: a.networkStats, Doctor: a.doctor.stats, Certificate: a.certificateStats,
+		Webhook:  a.hookStats,
 		Draining: a.draining.Load, Version: a.opts.Version,
 	})
 }

@@ -79,6 +79,10 @@ type Config struct {
 	MessageBytes ByteSize `name:"message-bytes" type:"raw" def:"4MB" min:"64KiB" max:"1GiB" group:"signaling" placeholder:"SIZE" help:"Bytes a second from one WebSocket connection."`
 	MaxPeers     int      `name:"max-peers" type:"raw" def:"50" min:"2" max:"10000" group:"signaling" placeholder:"N" help:"Peers in one room. The call page itself is a mesh of at most 8."`
 
+	ConnectionsPerUser int          `name:"connections-per-user" type:"raw" def:"100" min:"1" max:"1000000" group:"signaling" placeholder:"N" help:"WebSocket connections one logged-in user may hold on this node at a time."`
+	Webhooks           []WebhookURL `name:"webhook" type:"raw" group:"signaling" placeholder:"URL" help:"http or https URL that is told, by signed requests, who comes to rooms and goes. Repeatable."`
+	WebhookKey         string       `name:"webhook-key" type:"raw" group:"signaling" placeholder:"ID" help:"Id of the API key that signs webhook requests (the oldest key)."`
+
 	Compat     []Compat `name:"compat" type:"raw" group:"signaling" placeholder:"NAME" help:"Protocol of another server whose clients are served too: peerjs, y-webrtc, ayame or matchbox. Repeatable."`
 	CompatOpen Switch   `name:"compat-open" type:"raw" def:"off" group:"signaling" placeholder:"on|off" help:"Admit anybody from any origin to those protocols, without a token and without TURN. For development."`
 

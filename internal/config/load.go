@@ -169,7 +169,7 @@ func allFields() []field {
 			minimum: f.Tag.Get("min"), upper: f.Tag.Get("max"),
 			reload:     f.Tag.Get("reload") != "",
 			list:       f.Type.Kind() == reflect.Slice,
-			spacedOnly: f.Type == reflect.TypeFor[[]ICEServer](),
+			spacedOnly: f.Type == reflect.TypeFor[[]ICEServer]() || f.Type == reflect.TypeFor[[]WebhookURL](),
 		})
 	}
 	return out

@@ -39,7 +39,7 @@ func TestDefaults(t *testing.T) {
 		OIDCScopes: []string{"openid", "profile", "email"}, OIDCUsernameClaims: []string{"preferred_username", "email"},
 		DoctorEvery: 12 * time.Hour, SessionTTL: 168 * time.Hour, TURNTTL: time.Hour, Realm: "callbox", TURNS: Auto, RelayPorts: PortRange{49152, 65535}, RelayPlane: AutoPlane,
 		MetricsListen: MetricsAddr{Auto: true},
-		UserQuota:     100, UnauthRate: 2000, ConnectionsPerAddress: 20000, MessageRate: 1000, MessageBytes: 4e6, MaxPeers: 50,
+		UserQuota:     100, UnauthRate: 2000, ConnectionsPerAddress: 20000, MessageRate: 1000, MessageBytes: 4e6, MaxPeers: 50, ConnectionsPerUser: 100,
 		STUNServers: []STUNServer{"stun.cloudflare.com:3478", "stun.l.google.com:19302"}, MapPort: MapAuto,
 		Bus: Memory, BusPrefix: "callbox", NodeName: c.NodeName,
 	}

@@ -124,6 +124,25 @@ func (c *Compat) UnmarshalText(text []byte) error {
 	return oneOf(c, text, PeerJS, YWebRTC, Ayame, Matchbox)
 }
 
+// WebhookURL is where events are sent to.
+type WebhookURL string
+
+// UnmarshalText checks that the URL can be posted to.
+func (w *WebhookURL) UnmarshalText(text []byte) error {
+	const remedy = "write scheme, host and path, as https://app.example/hooks/callbox"
+	u, err := url.Parse(string(text))
+	switch {
+	case err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "":
+		return fault("is not an http or https URL", remedy)
+	case u.User != nil:
+		return fault("holds a password", "leave it out: the requests are signed")
+	case u.Fragment != "":
+		return fault("has a fragment, which is not sent", remedy)
+	}
+	*w = WebhookURL(text)
+	return nil
+}
+
 // Plane is how the relay serves its UDP sockets.
 type Plane string
 

@@ -18,8 +18,9 @@ import (
 var allowed = map[string][]string{
 	".":                {"internal/cli"},
 	"internal/cli":     {"internal/app", "internal/config", "internal/control", "internal/datadir", "internal/doctor", "internal/qr", "auth", "bus", "relay", "signal"},
-	"internal/app":     {"signal", "relay", "bus", "auth", "static", "internal/config", "internal/metrics", "internal/control", "internal/datadir", "internal/localca", "internal/certs", "internal/doctor", "internal/nat", "internal/openid", "internal/qr", "internal/router"},
-	"internal/metrics": {"signal", "relay", "bus", "auth"},
+	"internal/app":     {"signal", "relay", "bus", "auth", "static", "internal/config", "internal/metrics", "internal/control", "internal/datadir", "internal/localca", "internal/certs", "internal/doctor", "internal/nat", "internal/openid", "internal/qr", "internal/router", "internal/webhook"},
+	"internal/metrics": {"signal", "relay", "bus", "auth", "internal/webhook"},
+	"internal/webhook": {},
 	"internal/config":  {},
 	"internal/control": {"auth", "internal/doctor"},
 	"internal/doctor":  {},

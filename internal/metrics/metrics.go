@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"callbox/bus"
+	"callbox/internal/webhook"
 	"callbox/relay"
 	"callbox/signal"
 )
@@ -26,6 +27,7 @@ type Sources struct {
 	Doctor      func() DoctorStats
 	Draining    func() bool
 	Version     string
+	Webhook     func() webhook.Stats
 }
 
 // PortStats counts the TCP connections that came to the listeners.
@@ -48,6 +50,7 @@ func Handler(s Sources) http.Handler {
 		busCollector(s.Bus),
 		relayCollector(s.Relay),
 		signalCollector(s.Signal),
+		webhookCollector(s.Webhook),
 	)
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
 }

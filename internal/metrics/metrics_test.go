@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"callbox/bus"
+	"callbox/internal/webhook"
 	"callbox/relay"
 	"callbox/signal"
 )
@@ -51,6 +52,9 @@ func sources() Sources {
 		},
 		Doctor: func() DoctorStats {
 			return DoctorStats{At: time.Unix(1700000000, 0), Checks: map[string]int{"clock": 1}}
+		},
+		Webhook: func() webhook.Stats {
+			return webhook.Stats{Sent: 71, Retried: 72, Dropped: map[string]uint64{"full": 73}, Queued: 74}
 		},
 		Draining: func() bool { return true },
 		Version:  "1.2.3",
@@ -98,6 +102,10 @@ func TestScrapeShowsWhatThePackagesCounted(t *testing.T) {
 		`callbox_signal_messages_total{kind="join"} 9`,
 		`callbox_signal_delivered_total{way="remote"} 6`,
 		`callbox_signal_closed_total{code="4003"} 1`,
+		`callbox_webhook_queued 74`,
+		`callbox_webhook_sent_total 71`,
+		`callbox_webhook_retries_total 72`,
+		`callbox_webhook_dropped_total{reason="full"} 73`,
 		`callbox_port_connections_total{protocol="http"} 8`,
 		`callbox_port_refused_total{reason="timeout"} 1`,
 	} {
@@ -109,7 +117,7 @@ func TestScrapeShowsWhatThePackagesCounted(t *testing.T) {
 
 func TestNamesFollowPrometheusConventions(t *testing.T) {
 	s := sources()
-	for _, c := range []prometheus.Collector{processCollector{s}, portCollector(s.Ports), busCollector(s.Bus), relayCollector(s.Relay), signalCollector(s.Signal)} {
+	for _, c := range []prometheus.Collector{processCollector{s}, portCollector(s.Ports), busCollector(s.Bus), relayCollector(s.Relay), signalCollector(s.Signal), webhookCollector(s.Webhook)} {
 		r := prometheus.NewPedanticRegistry() // also checks that what is collected was described
 		if err := r.Register(c); err != nil {
 			t.Fatal(err)
