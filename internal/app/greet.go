@@ -1,6 +1,7 @@
 package app
 
 import (
+	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -58,7 +59,11 @@ func (a *App) showQR(p startPage) {
 	if columns, lines := a.opts.TerminalSize(); !qr.Fits(link, columns, lines) {
 		return
 	}
-	if err := qr.Print(a.opts.Stdout, link); err != nil {
+	_, err := fmt.Fprintf(a.opts.Stdout, "By phone: %s\n\n", link)
+	if err == nil {
+		err = qr.Print(a.opts.Stdout, link)
+	}
+	if err != nil {
 		a.log.Warn("QR code not written", logError, err)
 	}
 }

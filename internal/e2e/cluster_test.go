@@ -230,6 +230,8 @@ func TestNodesAreOneSystem(t *testing.T) {
 	c.nodes[1].Restart()
 	everywhere(http.StatusUnauthorized, "the session is over after a restart")
 
+	guestsAreCountedTogether(t, c)
+
 	// Removing the user on one node ends what is open on another.
 	cookie = logInAt(t, c.nodes[0].Client(), c.front, "ada", password)
 	everywhere(http.StatusOK, "the new session holds on every node")

@@ -2,7 +2,10 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
+	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -85,4 +88,81 @@ func TestGuestCallsByAnInvite(t *testing.T) {
 	if !strings.Contains(zoe.Location(), "/login") {
 		t.Errorf("the guest of a removed invite is at %s", zoe.Location())
 	}
+}
+
+// guestsAreCountedTogether lets more people use an invite at one time, through all nodes, than it lets in, and removes it on
+// another node than the one that holds a guest.
+func guestsAreCountedTogether(t *testing.T, c *cluster) {
+	t.Helper()
+	const uses, visitors = 3, 9
+	made, _ := invite(t, c.nodes[0], "--room", "hall", "--uses", strconv.Itoa(uses))
+	u, err := url.Parse(made.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type visit struct {
+		status int
+		cookie string
+		err    error
+	}
+	visits := make(chan visit, visitors)
+	for range visitors {
+		client := c.nodes[0].Client()
+		go func() {
+			response, err := client.Post(c.front+u.Path, "application/x-www-form-urlencoded", strings.NewReader("name=Max"))
+			if err != nil {
+				visits <- visit{err: err}
+				return
+			}
+			_ = response.Body.Close()
+			v := visit{status: response.StatusCode}
+			for _, cookie := range response.Cookies() {
+				v.cookie = cookie.Name + "=" + cookie.Value
+			}
+			visits <- v
+		}()
+	}
+	in, out, cookie := 0, 0, ""
+	for range visitors {
+		switch v := <-visits; {
+		case v.err != nil:
+			t.Fatal(v.err)
+		case v.status == http.StatusSeeOther:
+			in, cookie = in+1, v.cookie
+		case v.status == http.StatusGone:
+			out++
+		default:
+			t.Errorf("a visitor was answered %d", v.status)
+		}
+	}
+	if in != uses || out != visitors-uses {
+		t.Fatalf("%d were let in and %d refused", in, out)
+	}
+	holder := c.nodes[2]
+	testkit.Eventually(t, 10*time.Second, "a guest is known everywhere", func() error {
+		for _, node := range c.nodes {
+			if got := iceStatus(t, node.URL(""), cookie); got != http.StatusOK {
+				return fmt.Errorf("%s: %d", node.Name, got)
+			}
+			if list := node.MustCLI("", "invite", "list"); !strings.Contains(list, "3 of 3") {
+				return fmt.Errorf("%s lists %s", node.Name, list)
+			}
+		}
+		return nil
+	})
+	guest := connect(t, "guest", entrance{urls: []string{holder.URL("")}, client: holder.Client(), header: http.Header{"Origin": {holder.URL("")}, "Cookie": {cookie}}})
+	c.nodes[1].MustCLI("", "invite", "remove", made.ID)
+	select {
+	case <-guest.done:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the guest of a removed invite lives on at another node")
+	}
+	testkit.Eventually(t, 10*time.Second, "the guest is known nowhere", func() error {
+		for _, node := range c.nodes {
+			if got := iceStatus(t, node.URL(""), cookie); got != http.StatusUnauthorized {
+				return fmt.Errorf("%s: %d", node.Name, got)
+			}
+		}
+		return nil
+	})
 }
