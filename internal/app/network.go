@@ -1,6 +1,7 @@
 package app
 
 import (
+	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -73,8 +74,13 @@ func (a *App) wish() nat.Wish {
 			protocol = "udp"
 		}
 		p := router.Port{Protocol: protocol, Number: uint16(t.Port)}
-		if !slices.Contains(out.Need, p) {
+		if t.Port != 0 && !slices.Contains(out.Need, p) {
 			out.Need = append(out.Need, p)
+		}
+	}
+	if a.redirect != nil {
+		if at, ok := a.redirect.cfg.Listener.Addr().(*net.TCPAddr); ok {
+			out.Need = append(out.Need, router.Port{Protocol: "tcp", Number: uint16(at.Port)})
 		}
 	}
 	if !cfg.RelayPorts.None() {
@@ -182,11 +188,18 @@ func (a *App) networkLines() []string {
 	return lines
 }
 
-// describeNetwork says what was found out, and what stands in the way.
-func describeNetwork(r nat.Report, public []netip.Addr, port uint16) []string {
+// describeNetwork says what was found out, and what stands in the way. names are those that people use, where there are any.
+func describeNetwork(r nat.Report, names []string, public []netip.Addr, port uint16) []string {
 	var lines []string
-	for _, addr := range public {
-		lines = append(lines, webURL("https", addr.String(), port))
+	if len(names) == 0 {
+		for _, addr := range public {
+			names = append(names, addr.String())
+		}
+	}
+	if len(public) > 0 {
+		for _, name := range names {
+			lines = append(lines, webURL("https", name, port))
+		}
 	}
 	switch {
 	case r.CGNAT:
@@ -215,7 +228,7 @@ func (a *App) greetNetwork(r nat.Report) {
 		return
 	}
 	var t rows
-	t.add("From outside", describeNetwork(r, a.live.Load().public, a.addr.Port())...)
+	t.add("From outside", describeNetwork(r, a.cfg.HostNames(), a.live.Load().public, a.addr.Port())...)
 	if len(t) == 0 {
 		return
 	}

@@ -32,7 +32,10 @@ func TestStartPageReadsAsWritten(t *testing.T) {
 			p.Public, p.TURNListen = []netip.Addr{addr("203.0.113.5"), addr("2001:db8::5")}, []string{"udp://:3478"}
 		}),
 		"one-address": with(func(p *startPage) { p.Listen = netip.MustParseAddrPort("192.168.1.7:8080") }),
-		"ipv6-only":   with(func(p *startPage) { p.Addrs, p.Setup = home[1:], "" }),
+		"outside": with(func(p *startPage) {
+			p.Outside = []string{"being found out; it is said below", "the router is asked to forward port 8080 (TCP, UDP) once there is an administrator; --map-port off leaves it alone"}
+		}),
+		"ipv6-only": with(func(p *startPage) { p.Addrs, p.Setup = home[1:], "" }),
 	} {
 		t.Run(name, func(t *testing.T) {
 			var b strings.Builder

@@ -177,3 +177,24 @@ func FuzzValues(f *testing.F) {
 		}
 	})
 }
+
+func TestSTUNServers(t *testing.T) {
+	for text, want := range map[string]string{
+		"stun.example:19302": "stun.example:19302", "stun.example": "stun.example:3478", "stun:stun.example:1": "stun.example:1",
+		"[2001:db8::1]:3478": "[2001:db8::1]:3478", "2001:db8::1": "[2001:db8::1]:3478", "none": "none",
+		"stun.example:0": "", "stun.example:99999": "", "a b:1": "", ":3478": "", "http://stun.example": "",
+	} {
+		c, _, err := Load(Sources{Flags: map[string][]string{"stun-server": {text}}})
+		if (err != nil) != (want == "") {
+			t.Errorf("%q: %v", text, err)
+		} else if err == nil && string(c.STUNServers[0]) != want {
+			t.Errorf("%q: %s, want %s", text, c.STUNServers[0], want)
+		}
+	}
+	if _, _, err := Load(Sources{Flags: map[string][]string{"stun-server": {"none", "stun.example"}}}); err == nil {
+		t.Error("none beside a server is taken")
+	}
+	if c, _, err := Load(Sources{Flags: map[string][]string{"stun-server": {"none"}, "map-port": {"off"}}}); err != nil || len(c.STUN()) != 0 || c.MapPort != MapOff {
+		t.Errorf("nobody: %v, %v, %v", c.STUN(), c.MapPort, err)
+	}
+}
