@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"net"
 	"os"
 	"path/filepath"
@@ -123,5 +124,32 @@ func TestDoctorShowsProgress(t *testing.T) {
 	}
 	if said := errs.String(); !strings.Contains(said, "/21] relay over TLS…") || !strings.HasSuffix(said, "\r") {
 		t.Errorf("%q", said)
+	}
+}
+
+// TestDoctorShowsTheLinkForAPhone as a QR code too, where it fits. A server is started for it, and ends with the command.
+func TestDoctorShowsTheLinkForAPhone(t *testing.T) {
+	for _, tc := range []struct {
+		lines int
+		code  bool
+	}{{60, true}, {20, false}} {
+		ctx, cancel := context.WithCancel(t.Context())
+		var out, errs buffer
+		env := Env{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs, Terminal: true, Size: func() (int, int) { return 100, tc.lines }}
+		ended := make(chan int, 1)
+		go func() {
+			ended <- Run(ctx, []string{"doctor", "--phone", "--data", filepath.Join(dataDir(t), "data"), "--listen", "127.0.0.1:0"}, env)
+		}()
+		waitFor(t, func() bool {
+			said := out.String()
+			return strings.Contains(said, "https://127.0.0.1:") && (!tc.code || strings.Contains(said, "\x1b[0m\n"))
+		})
+		cancel()
+		if status := <-ended; status != exitFault || !strings.Contains(errs.String(), "before the phone had tried everything") {
+			t.Errorf("%d %s", status, errs.String())
+		}
+		if said := out.String(); strings.ContainsRune(said, '█') != tc.code || !strings.Contains(said, "Wi-Fi switched off") {
+			t.Errorf("%s", said)
+		}
 	}
 }

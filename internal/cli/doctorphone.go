@@ -48,7 +48,7 @@ func (cmd *doctorCmd) phone(ctx context.Context, c *call, cfg config.Config) err
 		err = c.withPatient(ctx, cfg, func(client *control.Client) error { return client.Phone(ctx, tell) })
 	}
 	switch {
-	case err != nil:
+	case err != nil && ctx.Err() == nil:
 		return err
 	case failed != nil:
 		return failed

@@ -64,7 +64,7 @@ table ip noudp {
 func TestDoctorAtHome(t *testing.T) {
 	n := newInternet(t)
 	host, public := n.home("alice")
-	n.server.Run("ip", "address", "add", "198.51.100.3/24", "dev", "lo")
+	n.server.Run("ip", "address", "add", "198.51.100.3/32", "dev", "lo")
 	n.core.Run("ip", "route", "add", "198.51.100.3/32", "via", serverAddress)
 	n.serve(testkit.Options{Args: []string{"--turn-listen", "udp://198.51.100.3:443"}})
 	home := strings.TrimSpace(strings.Fields(host.Run("ip", "-4", "-o", "address", "show", "scope", "global"))[3])
@@ -87,6 +87,49 @@ func TestDoctorAtHome(t *testing.T) {
 	wantFinding(t, found, "public address", "fail", "not found", "--public-ip")
 	wantFinding(t, found, "NAT kind", "fail", "no UDP comes back", "let the firewall or router pass UDP")
 	wantFinding(t, found, "relay over UDP", "ok", "no public address to try", "")
+}
+
+// house is a host at an address behind n.core, which forwards port 8080 to it and leads its own address back in.
+func (n *internet) house(address, gateway string) *testkit.Namespace {
+	n.t.Helper()
+	host := testkit.NewNamespace(n.t, "house")
+	n.core.Link(gateway+"/24", host, address+"/24")
+	host.Route("default", gateway)
+	n.core.Nft(fmt.Sprintf(`
+table ip house {
+	chain in { type nat hook prerouting priority dstnat; ip daddr 198.51.100.1 tcp dport 8080 dnat to %[1]s; ip daddr 198.51.100.1 udp dport 8080 dnat to %[1]s; }
+	chain out { type nat hook postrouting priority srcnat; ip saddr %[1]s snat to 198.51.100.1; }
+}
+`, address))
+	return host
+}
+
+// TestDoctorBehindAForwardedPort: all is well, and the relay is tried on the public address itself. Then the same house has an
+// address of those that providers share.
+func TestDoctorBehindAForwardedPort(t *testing.T) {
+	for _, tc := range []struct{ address, gateway, cgnat string }{
+		{"10.7.0.2", "10.7.0.1", "skipped"}, {"100.64.7.2", "100.64.7.1", "fail"},
+	} {
+		t.Run(tc.cgnat, func(t *testing.T) {
+			n := newInternet(t)
+			n.server.Run("ip", "address", "add", "198.51.100.3/32", "dev", "lo")
+			n.core.Run("ip", "route", "add", "198.51.100.3/32", "via", serverAddress)
+			n.serve(testkit.Options{Args: []string{"--turn-listen", "udp://198.51.100.3:443"}})
+			found := examine(t, n.house(tc.address, tc.gateway), "--data", filepath.Join(t.TempDir(), "data"), "--listen", "0.0.0.0:8080",
+				"--stun-server", serverAddress+":443", "--stun-server", "198.51.100.3:443", "--map-port", "off")
+			wantFinding(t, found, "public address", "ok", "198.51.100.1", "")
+			wantFinding(t, found, "NAT kind", "ok", "endpoint-independent", "")
+			wantFinding(t, found, "router mapping", "skipped", "--map-port off", "")
+			wantFinding(t, found, "hairpin", "ok", "198.51.100.1:8080 answers from inside", "")
+			for _, transport := range []string{"UDP", "TCP", "TLS"} {
+				wantFinding(t, found, "relay over "+transport, "ok", "two allocations at 198.51.100.1:8080 reached each other", "")
+			}
+			wantFinding(t, found, "CGNAT", tc.cgnat, "", "")
+			if tc.cgnat == "fail" {
+				wantFinding(t, found, "CGNAT", "fail", tc.address, "ask the provider")
+			}
+		})
+	}
 }
 
 // TestDoctorOfAnotherUser: without the right to low ports, and with a data directory of root's.

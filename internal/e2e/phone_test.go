@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"io"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -49,4 +50,25 @@ func TestPhoneReachesTheServer(t *testing.T) {
 	// The link is good for one probe.
 	page.Open(p.link)
 	page.Until(10*time.Second, "the link has ended", `!document.getElementById("steps") && document.body.textContent.includes("this link has ended")`)
+}
+
+// TestServerExaminesItself at its start, in the background, and says how it went to those who may know.
+func TestServerExaminesItself(t *testing.T) {
+	s := testkit.Serve(t, testkit.Options{Doctor: "12h"})
+	s.Says(60*time.Second, `"msg":"examined"`)
+	for _, tc := range []struct{ path, says string }{
+		{"/readyz", `"doctor":{"verdict":"`},
+		{"/metrics", `callbox_doctor_check{check="relay over TLS"} 0`},
+		{"/metrics", `callbox_doctor_last_run_timestamp_seconds 1.`},
+	} {
+		response, err := s.Client().Get(s.MetricsURL(tc.path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(response.Body)
+		_ = response.Body.Close()
+		if err != nil || !strings.Contains(string(text), tc.says) {
+			t.Errorf("%s lacks %s (%v):\n%s", tc.path, tc.says, err, text)
+		}
+	}
 }
