@@ -83,6 +83,11 @@ func (a *App) openACME(ctx context.Context) error {
 	a.certs.acme = certs.Open(ctx, certs.Config{
 		Names: a.cfg.Domains, CA: a.cfg.ACMECA, Roots: roots, Email: a.cfg.ACMEEmail,
 		Records: a.bus, Listen: a.addr, Log: a.log,
+		InUse: func() {
+			if a.live.Load().cfg.TURNS == config.Auto {
+				a.hub.RenewICE() // turns: may be among the servers now
+			}
+		},
 		Lookup: func(ctx context.Context, host string) ([]netip.Addr, error) {
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 		},

@@ -49,11 +49,13 @@ type Config struct {
 	// Lookup resolves a name and Addrs are this host's own addresses; both only explain failures.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 	Addrs  func() []netip.Addr
-	Log    *slog.Logger
+	// InUse is told, while Run runs, that a name has its first certificate; nil: nobody is. It must not block.
+	InUse func()
+	Log   *slog.Logger
 
-	// For tests; zero: leaseLife, checkEvery, and either kind of challenge.
-	Lease, Check time.Duration
-	Only         string // ACME name of the one kind of challenge
+	// For tests; zero: leaseLife, checkEvery, askEvery, and either kind of challenge.
+	Lease, Check, Ask time.Duration
+	Only              string // ACME name of the one kind of challenge
 }
 
 // Manager keeps certificates for names. Open reads what there is; Run orders and renews until its context ends.
@@ -91,10 +93,13 @@ func Open(ctx context.Context, cfg Config) *Manager {
 	cfg.CA = cmp.Or(cfg.CA, DefaultCA)
 	cfg.Lease = cmp.Or(cfg.Lease, leaseLife)
 	cfg.Check = cmp.Or(cfg.Check, checkEvery)
+	cfg.Ask = cmp.Or(cfg.Ask, askEvery)
 	m := &Manager{cfg: cfg, run: rand.Text(), entries: make(map[string]*entry)}
 	m.issuerKey = (&certmagic.ACMEIssuer{CA: cfg.CA}).IssuerKey()
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
+	tell := m.cfg.InUse
+	m.cfg.InUse = nil
 	for _, name := range cfg.Names {
 		e := &entry{name: name, wake: make(chan struct{}, 1)}
 		m.entries[name] = e
@@ -102,6 +107,7 @@ func Open(ctx context.Context, cfg Config) *Manager {
 			e.err = err
 		}
 	}
+	m.cfg.InUse = tell
 	return m
 }
 

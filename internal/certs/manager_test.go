@@ -99,6 +99,9 @@ func run(t *testing.T, f *face, ca *testkit.Authority, records bus.Records, chan
 	}
 	m := Open(t.Context(), cfg)
 	f.serve(t, m)
+	if told, ok := records.(*telling); ok {
+		told.set(m.Changed)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); m.Run(ctx) }()
@@ -274,5 +277,67 @@ func TestStrangersNamesAreNotLookedUp(t *testing.T) {
 	_, err := m.Challenge(&tls.ClientHelloInfo{ServerName: "other.test", SupportedProtos: []string{ChallengeProtocol}})
 	if !errors.Is(err, ErrNoChallenge) {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestAuthorityMayWantACertificateReplacedEarly(t *testing.T) {
+	t.Parallel()
+	busA, busB := onMemory(t)
+	a, b := newFace(t), newFace(t)
+	ca := testkit.ACME(t, testkit.AuthorityOptions{HTTPPort: portOf(a.http), TLSPort: portOf(a.tls)})
+	asking := func(c *Config) { c.Names, c.Ask, c.Check = []string{"early.test"}, 2*time.Second, time.Second }
+	managers := []*Manager{run(t, a, ca, busA, asking), run(t, b, ca, busB, asking)}
+	first := has(t, managers[0], "early.test")
+	ca.WantRenewal(first.Leaf)
+	testkit.Eventually(t, patience, "both have another certificate, the same", func() error {
+		one, two := managers[0].Certificate("early.test"), managers[1].Certificate("early.test")
+		if one == nil || two == nil || one.Leaf.Equal(first.Leaf) || !one.Leaf.Equal(two.Leaf) {
+			return fmt.Errorf("%d signed", ca.Signed())
+		}
+		return nil
+	})
+	if ca.Signed() != 2 {
+		t.Errorf("%d certificates were signed", ca.Signed())
+	}
+}
+
+func TestFailureOfOneNodeSparesTheOthersTheSame(t *testing.T) {
+	t.Parallel()
+	busA, busB := onMemory(t)
+	ca := testkit.ACME(t, testkit.AuthorityOptions{HTTPPort: closed(t), TLSPort: closed(t)})
+	named := func(c *Config) { c.Names, c.Only = []string{"failed.test"}, acme.ChallengeTypeHTTP01 }
+	failed := func(m *Manager, text string) {
+		t.Helper()
+		testkit.Eventually(t, patience, "the failure is known", func() error {
+			if s := m.State(); s.Err == nil || !strings.Contains(s.Err.Error(), text) || s.Retry.IsZero() {
+				return fmt.Errorf("%+v", s)
+			}
+			return nil
+		})
+	}
+	failed(run(t, newFace(t), ca, busA, named), "ACME refused failed.test")
+	orders := ca.Orders()
+	second := run(t, newFace(t), ca, busB, named)
+	failed(second, "seen by another node")
+	if ca.Orders() != orders {
+		t.Errorf("%d orders after %d", ca.Orders(), orders)
+	}
+	second.Retry()
+	testkit.Eventually(t, patience, "an order on request", func() error {
+		if ca.Orders() == orders {
+			return errors.New("none")
+		}
+		return nil
+	})
+}
+
+func TestPausesGrowAndEnd(t *testing.T) {
+	last := time.Duration(0)
+	for failed := range 20 {
+		p := pause(failed)
+		if p < last || p < time.Minute || p > 6*time.Hour {
+			t.Errorf("after %d failures: %v after %v", failed, p, last)
+		}
+		last = p
 	}
 }

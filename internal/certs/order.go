@@ -79,12 +79,12 @@ func (m *Manager) newIssuer(config *certmagic.Config, profile string) *certmagic
 
 // keep orders and renews one certificate until the context ends. Run starts and waits for it.
 func (m *Manager) keep(ctx context.Context, cache *certmagic.Cache, e *entry) {
-	nextAsk := time.Now().Add(askEvery)
+	nextAsk := time.Now().Add(m.cfg.Ask)
 	for {
 		now := time.Now()
 		early := false
 		if k := e.current.Load(); k != nil && now.After(nextAsk) {
-			nextAsk = now.Add(askEvery)
+			nextAsk = now.Add(m.cfg.Ask)
 			early = m.wantedEarly(ctx, k)
 		}
 		if e.isDue(now) || early {
@@ -305,6 +305,9 @@ func (m *Manager) refresh(ctx context.Context, e *entry) error {
 		due = at
 	}
 	e.current.Store(&kept{cert: &pair, due: due})
+	if k == nil && m.cfg.InUse != nil {
+		m.cfg.InUse()
+	}
 	return nil
 }
 

@@ -57,14 +57,29 @@ func store(t *testing.T) *bus.Store {
 	return s
 }
 
+// telling is a bus whose changes reach who has asked for them.
+type telling struct {
+	bus.Bus
+	mu sync.Mutex
+	to func()
+}
+
+func (b *telling) set(to func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.to = to
+}
+
 // deaf is a handler for tests in which only records matter.
-type deaf struct{ changed func() }
+type deaf struct{ bus *telling }
 
 func (deaf) Message(bus.NodeID, []byte)     {}
 func (deaf) Lost(bus.NodeID, []byte, error) {}
 func (d deaf) Changed(bucket, _ string) {
-	if d.changed != nil && bucket == BucketCertificates {
-		d.changed()
+	d.bus.mu.Lock()
+	defer d.bus.mu.Unlock()
+	if d.bus.to != nil && bucket == BucketCertificates {
+		d.bus.to()
 	}
 }
 func (deaf) NodesChanged([]bus.NodeInfo) {}
@@ -72,7 +87,8 @@ func (deaf) Link(bool)                   {}
 
 func started(t *testing.T, b bus.Bus) bus.Bus {
 	t.Helper()
-	if err := b.Start(deaf{}); err != nil {
+	told := &telling{Bus: b}
+	if err := b.Start(deaf{told}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -80,7 +96,7 @@ func started(t *testing.T, b bus.Bus) bus.Bus {
 			t.Error(err)
 		}
 	})
-	return b
+	return told
 }
 
 // everywhere runs a test against every implementation of the records.

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -86,6 +87,26 @@ func acmeArgs(ca *testkit.Authority, name string) []string {
 	return []string{"--domain", name, "--acme-ca", ca.URL, "--acme-ca-root", ca.Root, "--acme-email", "admin@call.example"}
 }
 
+// askICE returns the list of ICE servers as a client by that URL gets it.
+func askICE(t *testing.T, c *http.Client, base, token string) string {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, base+"/api/v1/ice-servers?room=hall", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Authorization", "Bearer "+token)
+	response, err := c.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("ICE servers: %s %v", response.Status, err)
+	}
+	return string(body)
+}
+
 // turnOver makes an allocation over TLS with a verified certificate.
 func turnOver(t *testing.T, s *testkit.Server, name string, roots *x509.CertPool, user string) (net.PacketConn, *tls.Conn) {
 	t.Helper()
@@ -130,9 +151,12 @@ func exchange(t *testing.T, a, b net.PacketConn, text string) {
 
 func TestRenewalDropsNothing(t *testing.T) {
 	const name = "call.test"
+	const life = 40 * time.Second // a third of it is left for the renewal, on a machine under load
 	port := testkit.Port(t, "127.0.0.1")
-	ca := testkit.ACME(t, testkit.AuthorityOptions{HTTPPort: port, TLSPort: port, Life: 30 * time.Second, ShortLife: 30 * time.Second})
-	s := testkit.Serve(t, testkit.Options{Port: port, Args: append(acmeArgs(ca, name), "--relay-ports", "none")})
+	ca := testkit.ACME(t, testkit.AuthorityOptions{HTTPPort: port, TLSPort: port, Life: life, ShortLife: life})
+	s := testkit.Serve(t, testkit.Options{
+		Port: port, Args: append(acmeArgs(ca, name), "--relay-ports", "none"), Env: []string{"SSL_CERT_FILE=" + ca.RootsFile()},
+	})
 	first := certified(t, s)
 	if !strings.Contains(first.Issuer, "Pebble") || first.Error != "" {
 		t.Errorf("%+v", first)
@@ -143,9 +167,14 @@ func TestRenewalDropsNothing(t *testing.T) {
 	token, _, _ := roomToken(t, s, "hall", "guest")
 	socket := connect(t, "guest", entrance{urls: []string{"https://" + name}, client: worldClient(s, roots, false), token: token})
 	socket.join("hall")
+	if runtime.GOOS == "linux" && !strings.Contains(askICE(t, worldClient(s, roots, false), "https://"+name, token), fmt.Sprintf(`"turns:%s:%d?transport=tcp"`, name, port)) {
+		t.Error("turns: is not offered though the certificate is trusted")
+	}
 	a, stream := turnOver(t, s, name, roots, "a")
 	b, _ := turnOver(t, s, name, roots, "b")
 	exchange(t, a, b, "with the first certificate")
+	// All of these have been connected by now, on a slow machine not all with the very first certificate.
+	began := stream.ConnectionState().PeerCertificates[0].NotAfter
 	kept := worldClient(s, roots, true)
 	if _, err := healthy(kept, name); err != nil {
 		t.Fatal(err)
@@ -174,7 +203,7 @@ func TestRenewalDropsNothing(t *testing.T) {
 	}
 	var renewed certificateState
 	testkit.Eventually(t, 90*time.Second, "a renewed certificate", func() error {
-		if renewed = certificateOf(t, s); !renewed.NotAfter.After(first.NotAfter) {
+		if renewed = certificateOf(t, s); !renewed.NotAfter.After(began) {
 			return fmt.Errorf("%+v", renewed)
 		}
 		return nil
@@ -194,11 +223,8 @@ func TestRenewalDropsNothing(t *testing.T) {
 	}
 	kept.CloseIdleConnections()
 	exchange(t, a, b, "after the renewal")
-	if leaf := stream.ConnectionState().PeerCertificates[0]; !leaf.NotAfter.Before(renewed.NotAfter) {
-		t.Error("the relay's stream did not live through the renewal")
-	}
-	if _, again := turnOver(t, s, name, roots, "c"); !again.ConnectionState().PeerCertificates[0].NotAfter.After(first.NotAfter) {
-		t.Error("TURN over TLS still has the first certificate")
+	if _, again := turnOver(t, s, name, roots, "c"); !again.ConnectionState().PeerCertificates[0].NotAfter.After(began) {
+		t.Error("TURN over TLS still has the certificate from before")
 	}
 	socket.send(map[string]any{"type": "broadcast", "room": "hall", "data": "still here"})
 	socket.clean()

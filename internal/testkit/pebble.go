@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -95,7 +96,7 @@ func ACME(t testing.TB, o AuthorityOptions) *Authority {
 // Roots returns the authority of the certificates it signs.
 func (a *Authority) Roots() *x509.CertPool {
 	a.t.Helper()
-	text, err := a.get("https://" + a.management + "/roots/0")
+	text, err := os.ReadFile(a.RootsFile())
 	if err != nil {
 		a.t.Fatal(err)
 	}
@@ -106,11 +107,50 @@ func (a *Authority) Roots() *x509.CertPool {
 	return pool
 }
 
+// RootsFile returns a PEM file of it. With SSL_CERT_FILE a process on Linux takes it for the world's.
+func (a *Authority) RootsFile() string {
+	a.t.Helper()
+	text, err := a.get("https://" + a.management + "/roots/0")
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	path := filepath.Join(a.t.TempDir(), "roots.pem")
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		a.t.Fatal(err)
+	}
+	return path
+}
+
 // Orders returns how many orders it has taken.
 func (a *Authority) Orders() int { return strings.Count(a.Output(), "orders in the db") }
 
 // Signed returns how many certificates it has made.
 func (a *Authority) Signed() int { return strings.Count(a.Output(), "Issued certificate serial") }
+
+// WantRenewal makes it say that a certificate should have been replaced already (RFC 9773 section 4.2).
+func (a *Authority) WantRenewal(cert *x509.Certificate) {
+	a.t.Helper()
+	window, err := json.Marshal(map[string]any{"suggestedWindow": map[string]time.Time{
+		"start": time.Now().Add(-2 * time.Hour).UTC(), "end": time.Now().Add(-time.Hour).UTC(),
+	}})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	body, err := json.Marshal(map[string]string{
+		"certificate": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})), "ariResponse": string(window),
+	})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	response, err := a.client.Post("https://"+a.management+"/set-renewal-info/", "application/json", bytes.NewReader(body))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		a.t.Fatalf("set renewal information: %s", response.Status)
+	}
+}
 
 func (a *Authority) get(url string) ([]byte, error) {
 	response, err := a.client.Get(url)
