@@ -10,7 +10,7 @@ HEAVY = callbox/internal/e2e
 INSTALL = callbox/packaging/install
 STEP = @.ci/step
 
-.PHONY: all build run test tools lint fmt vet staticcheck cross unit plain scripts fuzz e2e install-test soak bench package package-check cluster-demo clean
+.PHONY: all build run test tools lint fmt vet staticcheck cross unit plain scripts fuzz e2e install-test soak bench package package-check npm cluster-demo clean
 
 all: build
 
@@ -95,6 +95,10 @@ package:
 # The same bytes twice, for all platforms.
 package-check:
 	.ci/package --check $(PLATFORMS)
+
+# The browser client as an npm package in dist/npm, of the program's version; npm pack or npm publish is run there.
+npm:
+	node packaging/npm/build.mjs dist/npm "$$(git describe --tags --always --dirty)"
 
 cluster-demo:
 	packaging/cluster/demo

@@ -159,9 +159,9 @@ export class Client extends Emitter {
    * @param {MediaStream | {audio?: MediaStreamTrack | null, video?: MediaStreamTrack | null} | null} source
    */
   publish(source) {
-    this.#tracks = source?.getTracks
-      ? { audio: source.getAudioTracks()[0], video: source.getVideoTracks()[0] }
-      : { audio: source?.audio, video: source?.video };
+    if (!source) this.#tracks = {};
+    else if ("getTracks" in source) this.#tracks = { audio: source.getAudioTracks()[0], video: source.getVideoTracks()[0] };
+    else this.#tracks = { audio: source.audio, video: source.video };
     for (const peer of this.peers.values()) peer.setTracks();
   }
 
@@ -269,7 +269,7 @@ export class Client extends Emitter {
     const joined = this.#connection.request({ type: "join", room });
     // The room's relay comes first in the servers for it, and is chosen by the join before.
     const asked = this.#askIce(room).then((given) => this.#ice.set(given), () => {});
-    this.#ready = Promise.race([asked, new Promise((resolve) => this.#timers.after("ice", ICE_WAIT, resolve))]);
+    this.#ready = Promise.race([asked, new Promise((resolve) => this.#timers.after("ice", ICE_WAIT, () => resolve(undefined)))]);
     try {
       await joined;
     } catch (error) {
@@ -335,7 +335,7 @@ export class Client extends Emitter {
     return {
       emit,
       instance: client.#instance,
-      kinds: ["audio", "video"].filter((kind) => options[kind]),
+      kinds: /** @type {("audio" | "video")[]} */ (["audio", "video"]).filter((kind) => options[kind]),
       RTCPeerConnection: options.RTCPeerConnection,
       MediaStream: options.MediaStream,
       get id() { return client.id; },
@@ -345,7 +345,7 @@ export class Client extends Emitter {
       get media() { return client.#media; },
       get videoBitrate() { return Math.max(Math.round(UPLINK / Math.max(client.peers.size, 1)), LEAST_VIDEO); },
       get configuration() {
-        return { iceServers: client.#ice.servers, iceTransportPolicy: options.iceTransportPolicy ?? "all", bundlePolicy: "max-bundle" };
+        return { iceServers: client.#ice.servers, iceTransportPolicy: options.iceTransportPolicy ?? "all", bundlePolicy: /** @type {const} */ ("max-bundle") };
       },
       member: (id) => client.#member(id),
       send: (to, body) => client.#connection.send({ type: "signal", to, data: { callbox: { instance: client.#instance, ...body } } }),

@@ -49,7 +49,7 @@ export class Mesh {
     this.#measuring = setInterval(() => {
       for (const peer of this.peers.values()) peer.measure();
     }, MEASURE);
-    this.#measuring.unref?.(); // where there is no page, it must not keep the program alive
+    /** @type {any} */ (this.#measuring).unref?.(); // where there is no page, it must not keep the program alive
   }
 
   /** Someone is in a room of ours. The one who comes greets those it finds. @param {Info} info @param {boolean} greet */

@@ -27,6 +27,7 @@ export function selectedPath(stats) {
   const local = stats.get(pair.localCandidateId);
   const remote = stats.get(pair.remoteCandidateId);
   if (local?.candidateType === "relay") {
+    /** @type {unknown} */
     const protocol = local.relayProtocol;
     return protocol === "udp" || protocol === "tcp" || protocol === "tls" ? `relay ${protocol}` : "relay";
   }

@@ -51,6 +51,7 @@ export class Peer extends Emitter {
   #ignoringOffer = false;
   #negotiationDue = false; // while the peer or the server could not be reached
   #relayLost = false; // our own relay has gone since the last greeting
+  /** @type {import("./path.js").Path} */
   #mine = "connecting"; // path as seen from here
   #theirs; // path as the other end sees it
   #chain = Promise.resolve();
@@ -124,7 +125,7 @@ export class Peer extends Emitter {
   /** Puts the client's current tracks in place; never needs a negotiation. */
   async setTracks() {
     for (const transceiver of this.pc?.getTransceivers() ?? []) {
-      const kind = transceiver.receiver?.track?.kind;
+      const kind = /** @type {"audio" | "video"} */ (transceiver.receiver?.track?.kind);
       if (!this.#host.kinds.includes(kind) || transceiver.direction === "recvonly") continue;
       const track = this.#host.tracks[kind] ?? null;
       if (transceiver.sender.track !== track) await transceiver.sender.replaceTrack(track).catch((error) => this.#host.log("track", error));
@@ -340,10 +341,11 @@ export class Peer extends Emitter {
     clearTimeout(this.#mend);
     const waits = again ? MEND.again : MEND[this.pc?.connectionState];
     if (!waits) return;
+    const broken = () => this.pc && this.pc.connectionState !== "connected";
     this.#mend = setTimeout(async () => {
-      if (!this.pc || this.pc.connectionState === "connected") return;
+      if (!broken()) return;
       await this.#restart();
-      if (this.pc && this.pc.connectionState !== "connected") this.#watch(true);
+      if (broken()) this.#watch(true);
     }, waits[this.impolite ? 0 : 1]);
   }
 
