@@ -69,6 +69,9 @@ type settings struct {
 // quiet are the settings that keep a server to itself, unless a test gives them.
 var quiet = map[string]string{
 	"drain-timeout":  "0s",
+	"map-port":       "off",
+	"stun-server":    "none",
+	"qr":             "off",
 	"metrics-listen": "off",
 	"doctor-every":   "0s", // it would make allocations beside the test's own
 }
