@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	trimEvery = 10 * time.Second
-	trimQuiet = 4 << 20  // bytes allocated in that time by a process that has little to do
+	trimEvery = 2 * time.Second
+	trimQuiet = 3 << 19  // bytes allocated in that time by a process that has little to do
 	trimWorth = 12 << 20 // bytes that can be garbage or are free; giving back less is not worth a collection
 )
 
