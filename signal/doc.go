@@ -2,7 +2,9 @@
 // WebSocket, signals from peer to peer, presence, and calling a user by name.
 // It runs on the contracts of package bus, so one node and many are the same
 // code. The hub knows no wire protocol; each protocol has files of its own
-// (callbox*.go for callbox.v1, specified in docs/protocol.md).
+// (callbox*.go for callbox.v1, specified in docs/protocol.md; peerjs.go,
+// ywebrtc.go, ayame.go and matchbox.go for clients of other servers, which
+// docs/clients.md tells how to point here).
 //
 // It does not know who may connect: the caller of Serve has decided that and
 // hands over an Identity. It never looks into the payload of a signal.

@@ -11,7 +11,7 @@ const (
 	drainSpread  = 10 * time.Second // at most so long between the first goaway's time and the last's
 	goawayGrace  = 2 * time.Second  // more than goaway says, for those who need it
 	closeWait    = time.Second      // for clients to answer the close frame
-	drainLast    = time.Second      // so long before the deadline those go who do not come back
+	drainLast    = 3 * time.Second  // so long before the deadline those go who do not come back
 	drainPolling = 20 * time.Millisecond
 )
 

@@ -178,7 +178,10 @@ func (h *Hub) accept(w http.ResponseWriter, r *http.Request, id Identity, p prot
 		refuseUpgrade(w, http.StatusTooManyRequests, "too-many-connections", "this user holds as many connections as one may")
 		return
 	case nodeFull:
-		if full, ok := p.(fuller); ok && full.full(h, w, r) {
+		h.mu.RLock()
+		closed := h.closed
+		h.mu.RUnlock()
+		if full, ok := p.(fuller); ok && !closed && full.full(h, w, r) {
 			return
 		}
 		w.Header().Set("Retry-After", "1")

@@ -355,7 +355,7 @@ func TestWaitingIsBounded(t *testing.T) {
 
 func TestAFloodOfOnePeerJSClientDoesNotDelayOthers(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 1, Limits{})
+	c := newCluster(t, 1, Limits{MessageRate: 60})
 	flood, sink := peerJS(t, c.nodes[0], "flood", "1"), peerJS(t, c.nodes[0], "sink", "1")
 	a, b := peerJS(t, c.nodes[0], "a", "1"), peerJS(t, c.nodes[0], "b", "1")
 	stop := make(chan struct{})
