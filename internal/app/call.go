@@ -46,7 +46,7 @@ func (s *web) getCall(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if c.Room != "" && c.Room != room {
-		refuse(w, r, s.log, &apiError{Status: http.StatusForbidden, Code: "not-allowed", Title: "Another call", Message: "your invitation is for another call. Who has an account can log in"})
+		refuse(w, r, s.log, &apiError{Status: http.StatusForbidden, Code: "not-allowed", Title: "Another call", Message: "your invitation is for another call. Who has an account can log in."})
 		return
 	}
 	page(w, http.StatusOK, s.log, func(out io.Writer) error {

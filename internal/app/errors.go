@@ -89,7 +89,7 @@ func refuse(w http.ResponseWriter, r *http.Request, log *slog.Logger, e *apiErro
 		title = http.StatusText(e.Status)
 	}
 	page(w, e.Status, log, func(w io.Writer) error {
-		return static.Error(w, static.ErrorPage{Status: e.Status, Title: title, Text: e.Message})
+		return static.Error(w, static.ErrorPage{Status: e.Status, Title: title, Text: capital(e.Message)})
 	})
 }
 

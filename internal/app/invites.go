@@ -73,14 +73,14 @@ func (s *web) findInvite(r *http.Request) (auth.Invite, *apiError) {
 func errInvite() *apiError {
 	return &apiError{
 		Status: http.StatusNotFound, Code: "bad-invite", Title: "No such invitation",
-		Message: "this invitation has ended or was withdrawn, or its link is not whole. Ask who sent it for another one",
+		Message: "this invitation has ended or was withdrawn, or its link is not whole. Ask who sent it for another one.",
 	}
 }
 
 func errInviteUsed() *apiError {
 	return &apiError{
 		Status: http.StatusGone, Code: "invite-used", Title: "This invitation is used up",
-		Message: "as many people as it was made for have come in with it. Ask who sent it for another one",
+		Message: "as many people as it was made for have come in with it. Ask who sent it for another one.",
 	}
 }
 

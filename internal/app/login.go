@@ -163,5 +163,13 @@ func sentence(message string) string {
 	if message == "" {
 		return ""
 	}
-	return strings.ToUpper(message[:1]) + message[1:] + "."
+	return capital(message) + "."
+}
+
+// capital begins a message as a sentence does. What ends with a command to copy keeps its end.
+func capital(message string) string {
+	if message == "" {
+		return ""
+	}
+	return strings.ToUpper(message[:1]) + message[1:]
 }

@@ -39,7 +39,7 @@ func (cmd *inviteAddCmd) Run(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.withAccounts(ctx, true, func(a accounts) error {
+	return c.withAccounts(ctx, false, func(a accounts) error {
 		invite, err := a.AddInvite(ctx, control.InviteAdd{Room: cmd.Room, TTLSeconds: int64(cmd.TTL / time.Second), Uses: cmd.Uses})
 		if err != nil {
 			return err
