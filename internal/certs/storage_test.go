@@ -234,9 +234,9 @@ func TestWaitingForALockEndsWithTheContext(t *testing.T) {
 func TestHolderThatLivesKeepsItsLock(t *testing.T) {
 	t.Parallel()
 	a, b := onMemory(t)
-	holder, waiter := newStorage(a, testLease/2, slog.Default()), newStorage(b, testLease/2, slog.Default())
+	holder, waiter := open(a), open(b)
 	must(t, holder.Lock(t.Context(), "one"))
-	ctx, cancel := context.WithTimeout(t.Context(), testLease)
+	ctx, cancel := context.WithTimeout(t.Context(), testLease*3/2)
 	defer cancel()
 	if err := waiter.Lock(ctx, "one"); err == nil {
 		t.Error("taken from a holder that lives")

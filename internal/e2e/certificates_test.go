@@ -153,7 +153,8 @@ func TestRenewalDropsNothing(t *testing.T) {
 	const name = "call.test"
 	const life = 40 * time.Second // a third of it is left for the renewal, on a machine under load
 	port := testkit.Port(t, "127.0.0.1")
-	ca := testkit.ACME(t, testkit.AuthorityOptions{HTTPPort: port, TLSPort: port, Life: life, ShortLife: life})
+	// It finds nobody where it looks for TLS, and so comes by plain HTTP to the one port.
+	ca := testkit.ACME(t, testkit.AuthorityOptions{HTTPPort: port, TLSPort: testkit.Port(t, "127.0.0.1"), Life: life, ShortLife: life})
 	s := testkit.Serve(t, testkit.Options{
 		Port: port, Args: append(acmeArgs(ca, name), "--relay-ports", "none"), Env: []string{"SSL_CERT_FILE=" + ca.RootsFile()},
 	})
@@ -277,7 +278,8 @@ func TestClusterGetsOneCertificateBehindALoadBalancer(t *testing.T) {
 	alternator(t, front, func() []string {
 		return []string{fmt.Sprintf("127.0.0.1:%d", ports[0]), fmt.Sprintf("127.0.0.1:%d", ports[1])}
 	})
-	ca := testkit.ACME(t, testkit.AuthorityOptions{HTTPPort: port, TLSPort: port})
+	// It finds nobody where it looks for HTTP, and so asks by TLS.
+	ca := testkit.ACME(t, testkit.AuthorityOptions{HTTPPort: testkit.Port(t, "127.0.0.1"), TLSPort: port})
 	// The authority looks three times, so that at least one node is asked for what the other has ordered: before both are
 	// there nothing is signed.
 	var nodes []*testkit.Server
