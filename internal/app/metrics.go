@@ -63,7 +63,7 @@ func openMetrics(cfg config.Config, log *slog.Logger) (net.Listener, error) {
 
 // portNamed says that a setting wants this port for something else.
 func portNamed(cfg config.Config, port uint16) bool {
-	return cfg.Listen.Port() == port || slices.ContainsFunc(cfg.TURNListen, func(l config.Listener) bool { return l.Addr.Port() == port })
+	return cfg.Listen.Port() == port || cfg.HTTPListen.Port() == port || slices.ContainsFunc(cfg.TURNListen, func(l config.Listener) bool { return l.Addr.Port() == port })
 }
 
 // metricsHandler answers --metrics-listen, which is open to whoever can reach it.
