@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// peer is a client of callbox.v1 in one room.
+// peer is a client of callbox.v1 in one room that does as little as it may: what a load costs is to be the server's. Those that
+// have to come back are of package signal/client.
 type peer struct {
-	ws     *socket
-	id     string
-	room   string
-	token  string
-	resume string
+	ws    *socket
+	id    string
+	room  string
+	token string
 
 	// owned by the reader
 	handled, acked uint64
@@ -34,14 +34,12 @@ type message struct {
 	Seq     uint64          `json:"seq"`
 	Peer    json.RawMessage `json:"peer"`
 	Room    string          `json:"room"`
-	Resume  string          `json:"resume"`
-	Resumed bool            `json:"resumed"`
 	Code    string          `json:"code"`
 	Message string          `json:"message"`
 	Reason  string          `json:"reason"`
 }
 
-// connect says hello, with the resume token if there is one, and joins the room.
+// connect says hello and joins the room.
 // Nothing reads the connection afterwards until serve runs.
 func (p *peer) connect(ctx context.Context, addr string) error {
 	ws, err := dialSocket(ctx, addr, p.token)
@@ -59,25 +57,17 @@ func (p *peer) connect(ctx context.Context, addr string) error {
 }
 
 func (p *peer) enter() error {
-	hello := `{"type":"hello"}`
-	if p.resume != "" {
-		hello = fmt.Sprintf(`{"type":"hello","resume":{"token":%q,"seq":%d}}`, p.resume, p.handled)
-	}
-	if err := p.ws.write(opText, []byte(hello)); err != nil {
+	if err := p.ws.write(opText, []byte(`{"type":"hello"}`)); err != nil {
 		return err
 	}
 	welcome, err := p.await("welcome")
 	if err != nil {
 		return err
 	}
-	if !welcome.Resumed {
-		p.handled, p.acked = welcome.Seq, 0
-	}
-	p.resume = welcome.Resume
 	if err := json.Unmarshal(welcome.Peer, &p.id); err != nil {
 		return err
 	}
-	if p.room == "" || welcome.Resumed {
+	if p.room == "" {
 		return p.acknowledge()
 	}
 	if err := p.ws.write(opText, fmt.Appendf(nil, `{"type":"join","room":%q}`, p.room)); err != nil {
