@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"io"
@@ -31,7 +32,7 @@ const (
 	doctorTTL = 5 * time.Minute
 	// firstOrder is how long an examination waits for a certificate that is being ordered.
 	firstOrder = 30 * time.Second
-	// doctorOwner is whose the allocations of the checks are: no user has a colon in the name.
+	// doctorOwner begins the owners of the allocations that the checks make: no user has a colon in the name.
 	doctorOwner = "callbox:doctor"
 )
 
@@ -132,7 +133,7 @@ func (a *App) subject() doctor.Subject {
 	s.Network = a.examinedNetwork
 	s.Credential = func() doctor.Credential {
 		l := a.live.Load()
-		user, password, _ := l.turn.Credential(auth.Handle(a.secrets.Master, doctorOwner, doctorOwner), doctorTTL, time.Now())
+		user, password, _ := l.turn.Credential(auth.Handle(a.secrets.Master, doctorOwner+rand.Text(), doctorOwner), doctorTTL, time.Now())
 		return doctor.Credential{Username: user, Password: password, Realm: l.cfg.Realm}
 	}
 	return s

@@ -43,7 +43,7 @@ func TestDoctorStartsWhatItNeeds(t *testing.T) {
 // TestDoctorAsksTheRunningServer, whose settings are its own.
 func TestDoctorAsksTheRunningServer(t *testing.T) {
 	dir := dataDir(t)
-	startServer(t, dir, "--relay-ports", "none", "--realm", "its own", "--public-ip", "203.0.113.9", "--doctor-every", "0s")
+	startServer(t, dir, "--relay-ports", "none", "--realm", "its own", "--public-ip", "203.0.113.9", "--user-quota", "1", "--doctor-every", "0s")
 	for _, args := range [][]string{{}, {"--realm", "another", "--listen", "127.0.0.1:1"}} {
 		report := decode[doctor.Report](t, ok(t, "", append([]string{"doctor", "--json", "--data", dir}, args...)...))
 		if c := named(t, report, doctor.NameServer); !strings.Contains(c.Saw, "runs as node") {

@@ -59,6 +59,8 @@ func TestNobodyListens(t *testing.T) {
 	}
 }
 
+func nobody() Credential { return Credential{"u", "p", "r"} }
+
 func check(t *testing.T, r Report, name string) Check {
 	t.Helper()
 	i := slices.IndexFunc(r.Checks, func(c Check) bool { return c.Name == name })
@@ -95,7 +97,7 @@ func TestStranger(t *testing.T) {
 	if _, err := askBinding(t.Context(), at); err == nil {
 		t.Error("an answer without an address is one")
 	}
-	_, err = tryRelay(t.Context(), "udp", at, Credential{"u", "p", "r"})
+	_, err = tryRelay(t.Context(), "udp", at, nobody)
 	expect(t, relayTrip(RelayTrip{Network: "udp", Local: at, LocalErr: err}), Fail, "refused: 500", "log")
 	p.Close()
 	<-answered
@@ -118,7 +120,7 @@ func TestSilence(t *testing.T) {
 			_, _ = c.Read(buffer)
 		}
 	}()
-	_, err = tryRelay(ctx, "tcp", l.Addr().(*net.TCPAddr).AddrPort(), Credential{"u", "p", "r"})
+	_, err = tryRelay(ctx, "tcp", l.Addr().(*net.TCPAddr).AddrPort(), nobody)
 	expect(t, relayTrip(RelayTrip{Network: "tcp", Port: 9, LocalErr: err}), Fail, "no answer", "TCP port 9")
 }
 

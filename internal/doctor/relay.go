@@ -76,12 +76,12 @@ const tripTime = 6 * time.Second
 
 // tryRelay makes two allocations over a transport, sends from one to the other and back, and returns the time of that. Both
 // ends are worked by this goroutine alone.
-func tryRelay(ctx context.Context, network string, at netip.AddrPort, c Credential) (time.Duration, error) {
+func tryRelay(ctx context.Context, network string, at netip.AddrPort, credential func() Credential) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, tripTime)
 	defer cancel()
 	var ends [2]*turnEnd
 	for i := range ends {
-		end, err := allocate(ctx, network, at, c)
+		end, err := allocate(ctx, network, at, credential())
 		if err != nil {
 			return 0, err
 		}

@@ -34,7 +34,7 @@ type Subject struct {
 	Domains     []string // --domain, names only
 	Lookup      func(ctx context.Context, name string) ([]netip.Addr, error)
 	Network     func(ctx context.Context) Network
-	Credential  func() Credential
+	Credential  func() Credential // each of another owner, so that no quota of one counts two
 }
 
 // Progress is told before each step of an examination.
@@ -321,17 +321,16 @@ func (x *examination) relay(network string) func(context.Context) Check {
 			return skipped(tripName(network), notStarted)
 		}
 		r := RelayTrip{Network: network, Port: x.Endpoints[0].Addr.Port(), Public: x.publicAt(), Local: x.localAt(), Behind: x.network.behind()}
-		credential := x.Credential()
 		// Where the address itself is silent from here, waiting for its relay tells nothing more.
 		if r.PublicErr = x.hairpins.TCP; network == "udp" {
 			r.PublicErr = x.hairpins.UDP
 		}
 		if r.Public.IsValid() && r.PublicErr == nil {
-			if r.Took, r.PublicErr = tryRelay(ctx, network, r.Public, credential); r.PublicErr == nil {
+			if r.Took, r.PublicErr = tryRelay(ctx, network, r.Public, x.Credential); r.PublicErr == nil {
 				return relayTrip(r)
 			}
 		}
-		r.Took, r.LocalErr = tryRelay(ctx, network, r.Local, credential)
+		r.Took, r.LocalErr = tryRelay(ctx, network, r.Local, x.Credential)
 		return relayTrip(r)
 	}
 }
