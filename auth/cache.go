@@ -45,6 +45,18 @@ func (c *cache[T]) all() map[string]T {
 	return maps.Clone(c.entries)
 }
 
+// has says whether an entry is of that kind.
+func (c *cache[T]) has(kind func(T) bool) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for _, v := range c.entries {
+		if kind(v) {
+			return true
+		}
+	}
+	return false
+}
+
 func (c *cache[T]) count() int {
 	c.mu.RLock()
 	defer c.mu.RUnlock()

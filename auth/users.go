@@ -93,6 +93,11 @@ func (u *Users) List() []User {
 // Count is the number of users.
 func (u *Users) Count() int { return u.cache.count() }
 
+// HasAdmin says whether there is an administrator.
+func (u *Users) HasAdmin() bool {
+	return u.cache.has(func(r userRecord) bool { return r.Admin })
+}
+
 // Lookup finds a user by name; User.Name is the name as it was first written.
 func (u *Users) Lookup(name string) (User, bool) {
 	r, ok := u.cache.get(foldName(name))

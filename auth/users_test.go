@@ -46,6 +46,24 @@ func TestAddRefusesBadNamesAndPasswords(t *testing.T) {
 	}
 }
 
+func TestAdministratorIsSeenToComeAndGo(t *testing.T) {
+	u := testUsers(t, newMapStore())
+	for _, step := range []struct {
+		do   func() error
+		want bool
+	}{
+		{func() error { return nil }, false},
+		{func() error { return u.Add(t.Context(), "grace", "12345678", false, t0) }, false},
+		{func() error { return u.Add(t.Context(), "ada", "12345678", true, t0) }, true},
+		{func() error { return u.Remove(t.Context(), "ada") }, false},
+	} {
+		must(t, step.do())
+		if u.HasAdmin() != step.want {
+			t.Errorf("an administrator: %v, with %v", u.HasAdmin(), u.List())
+		}
+	}
+}
+
 func TestOfTwoConcurrentAddsOneWins(t *testing.T) {
 	store := newMapStore()
 	a, b := testUsers(t, store), testUsers(t, store)

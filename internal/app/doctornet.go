@@ -27,7 +27,7 @@ func (a *App) examinedNetwork(ctx context.Context) doctor.Network {
 	}
 	if a.watcher == nil {
 		report, _ := nat.Discover(ctx, probeOf(l.cfg, true)) // its error is in the report too
-		return networkFacts(report, l.cfg, l.addrs, a.hasAdmin())
+		return networkFacts(report, l.cfg, l.addrs, a.web.users.HasAdmin())
 	}
 	report := a.awaitNetwork(ctx)
 	if len(l.cfg.PublicIP) > 0 {
@@ -36,7 +36,7 @@ func (a *App) examinedNetwork(ctx context.Context) doctor.Network {
 		seen, _ := nat.Discover(ctx, ask)
 		report.IPv4, report.IPv6, report.Err = seen.IPv4, seen.IPv6, seen.Err
 	}
-	return networkFacts(report, l.cfg, l.addrs, a.hasAdmin())
+	return networkFacts(report, l.cfg, l.addrs, a.web.users.HasAdmin())
 }
 
 // awaitNetwork is the watcher's report, the first where there is none yet.

@@ -63,7 +63,7 @@ func probeOf(cfg config.Config, servers bool) nat.Config {
 // first may become one.
 func (a *App) wish() nat.Wish {
 	cfg := a.live.Load().cfg
-	if cfg.MapPort != config.MapAuto || !a.hasAdmin() {
+	if cfg.MapPort != config.MapAuto || !a.web.users.HasAdmin() {
 		return nat.Wish{}
 	}
 	port := a.addr.Port()
@@ -91,19 +91,6 @@ func (a *App) wish() nat.Wish {
 		}
 	}
 	return out
-}
-
-// hasAdmin says whether somebody is in charge of this server.
-func (a *App) hasAdmin() bool {
-	if a.web.users.Count() == 0 {
-		return false
-	}
-	for _, u := range a.web.users.List() {
-		if u.Admin {
-			return true
-		}
-	}
-	return false
 }
 
 // network is the last report, or nil where nobody looks.
@@ -180,7 +167,7 @@ func (a *App) networkLines() []string {
 	}
 	if cfg.MapPort == config.MapAuto {
 		when := "the router is asked to forward port " + port + " (TCP, UDP)"
-		if !a.hasAdmin() {
+		if !a.web.users.HasAdmin() {
 			when += " once there is an administrator"
 		}
 		lines = append(lines, when+"; --map-port off leaves it alone")

@@ -17,7 +17,7 @@ import (
 const (
 	// lookEvery is the usual pause between looks, give or take a fifth, so that servers of many users are not asked at once.
 	lookEvery = 5 * time.Minute
-	// firstRetry is the pause after a first look that found nothing; it doubles up to lookEvery.
+	// firstRetry is the pause after a first look that found nothing, and after the router has gone; it doubles up to lookEvery.
 	firstRetry = 20 * time.Second
 	// wishEvery is how often the caller is asked which ports it wants: until there is an administrator it wants none.
 	wishEvery = time.Second
@@ -121,8 +121,13 @@ func (w *Watcher) Run(ctx context.Context) {
 			continue
 		}
 		wish = w.wish()
+		had := w.State().Router.Found
 		report := w.look(ctx, wish)
-		if w.tell(ctx, report); report.Err == "" {
+		w.tell(ctx, report)
+		switch {
+		case had && !report.Router.Found:
+			pause = min(firstRetry, w.cfg.every) // it may be starting anew
+		case report.Err == "" && report.Router.Found:
 			pause = w.cfg.every
 		}
 		next.Reset(pause - pause/5 + rand.N(2*pause/5+1))

@@ -235,6 +235,15 @@ func TestRouterThatForgetsIsToldAgain(t *testing.T) {
 		if w.router.forwards() != "6" {
 			t.Errorf("after its return: forwards %s", w.router.forwards())
 		}
+		// One that starts anew is back soon.
+		w.router.set(func() { w.router.gone = true; clear(w.router.table) })
+		w.Look()
+		sleep(time.Second)
+		w.router.set(func() { w.router.gone = false })
+		sleep(30 * time.Second)
+		if w.router.forwards() != "6" {
+			t.Errorf("half a minute later: forwards %s", w.router.forwards())
+		}
 		w.stop()
 	})
 }
