@@ -91,7 +91,7 @@ func (h *Hub) tellLocked(change RoomChange, room string, version uint64, who per
 
 // noteJoined: a peer of this node is in a room. fresh: its client has asked for that; else it was there before, elsewhere.
 func (h *Hub) noteJoined(name string, who person, epoch uint64, now bus.Room, fresh bool) {
-	if h.watch == nil {
+	if h.watch == nil || named(name) { // rooms of other servers' protocols are told to nobody
 		return
 	}
 	r := &h.roll

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"regexp"
 	"strings"
@@ -272,5 +273,24 @@ func TestARemovedKeyEndsClientsOfOtherServersProtocols(t *testing.T) {
 	r.reap()
 	if m := r.hear(conn); m != "" {
 		t.Errorf("said %s", m)
+	}
+}
+
+func TestCompatOpenIsSaidAtTheStart(t *testing.T) {
+	for _, open := range []bool{false, true} {
+		var log lockedBuffer
+		cfg := onLoopback(t)
+		allCompat(&cfg)
+		cfg.CompatOpen = config.Switch(open)
+		r := serveWith(t, cfg, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+		if a := r.get(r.browser(), "/healthz"); a.Status != http.StatusOK {
+			t.Fatal(a.Status)
+		}
+		if err := r.stop(); err != nil {
+			t.Error(err)
+		}
+		if said := strings.Contains(log.String(), "level=WARN msg=\"--compat-open"); said != open {
+			t.Errorf("open %v, said %v: %s", open, said, log.String())
+		}
 	}
 }

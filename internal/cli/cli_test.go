@@ -144,3 +144,21 @@ func TestVersion(t *testing.T) {
 		t.Errorf("got %q", out)
 	}
 }
+
+func TestASwitchNeedsNoValue(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "off"},
+		{[]string{"--compat-open"}, "on"},
+		{[]string{"--compat-open", "--realm", "r"}, "on"},
+		{[]string{"--compat-open=off"}, "off"},
+		{[]string{"--compat-open=on"}, "on"},
+	} {
+		out := ok(t, "", append([]string{"config", "--json", "--compat", "peerjs"}, c.args...)...)
+		if got := decode[map[string]any](t, out)["compat-open"]; got != c.want {
+			t.Errorf("%q: %v", c.args, got)
+		}
+	}
+}
