@@ -128,9 +128,9 @@ func (r root) archive(t *testing.T, unpacked string) {
 		t.Fatal(err)
 	}
 	addr := fmt.Sprintf("127.0.0.1:%d", testkit.Port(t, "127.0.0.1"))
-	p := testkit.Start(t, "callbox", r.command("/opt/callbox/callbox", "--listen", addr, "--data", "/root/callbox-data", "--metrics-listen", "off"))
+	p := testkit.Start(t, "callbox", r.command("/opt/callbox/callbox", "--listen", addr, "--data", "/var/tmp/callbox-data", "--metrics-listen", "off"))
 	answers(t, p, addr)
-	if out := r.run(t, "/opt/callbox/callbox", "healthcheck", "--data", "/root/callbox-data"); !strings.Contains(out, "healthy") {
+	if out := r.run(t, "/opt/callbox/callbox", "healthcheck", "--data", "/var/tmp/callbox-data"); !strings.Contains(out, "healthy") {
 		t.Errorf("healthcheck: %s", out)
 	}
 	ends(t, p)
