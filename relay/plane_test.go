@@ -15,13 +15,20 @@ func TestRelayingDoesNotAllocate(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates by itself")
 	}
-	for _, row := range []struct{ name, network string }{{"udp", "udp"}, {"tcp", "tcp"}, {"inside udp", "udp"}, {"inside tcp", "tcp"}} {
+	for _, row := range []struct {
+		name, network string
+		inside        bool
+		portable      bool
+	}{
+		{"udp", "udp", false, false}, {"tcp", "tcp", false, false}, {"inside udp", "udp", true, false}, {"inside tcp", "tcp", true, false},
+		{"portable udp", "udp", false, true},
+	} {
 		t.Run(row.name, func(t *testing.T) {
-			s := newServer(t, allowLoopback)
+			s := newServer(t, func(c *Config) { allowLoopback(c); c.Portable = row.portable })
 			a := dial(t, s, row.network)
 			ra := a.allocate()
 			bounce := func() {}
-			if row.name == row.network {
+			if !row.inside {
 				pc, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 				if err != nil {
 					t.Fatal(err)

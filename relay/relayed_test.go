@@ -404,7 +404,12 @@ func TestReservationRunsOut(t *testing.T) {
 		eventuallyFree(t, netip.AddrPortFrom(first.Addr(), first.Port()+1))
 		late := dial(t, s, network)
 		late.code(late.do(stun.MethodAllocate, transportUDP, attr(stun.AttrReservationToken, []byte(w.text(m, stun.AttrReservationToken))...)), 508)
-		late.allocate() // its quota is free too
+		eventually(t, "its quota is free too", func() bool {
+			s.accounts.mu.Lock()
+			defer s.accounts.mu.Unlock()
+			return s.accounts.total == 1
+		})
+		late.allocate()
 	})
 }
 

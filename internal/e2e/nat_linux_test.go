@@ -138,8 +138,14 @@ func passBothWays(t *testing.T, a, b net.PacketConn) {
 }
 
 func TestSymmetricNATsMeetOnTheRelay(t *testing.T) {
+	for _, plane := range []string{"auto", "portable"} {
+		t.Run(plane, func(t *testing.T) { symmetricNATsMeet(t, plane) })
+	}
+}
+
+func symmetricNATsMeet(t *testing.T, plane string) {
 	n := newInternet(t)
-	s := n.serve(testkit.Options{})
+	s := n.serve(testkit.Options{Args: []string{"--relay-plane", plane}})
 	left, leftPublic := n.home("left")
 	right, _ := n.home("right")
 

@@ -17,8 +17,12 @@ func TestPace(t *testing.T) {
 		{1, time.Millisecond, false},
 		{5, time.Millisecond, true},
 		{32, time.Second, false}, // a burst now and then
-		{1, 100 * time.Microsecond, true},
+		{2, 200 * time.Microsecond, true},
 		{0, time.Millisecond, false},
+		{1, 100 * time.Microsecond, false}, // one by one
+		{1, 100 * time.Microsecond, false},
+		{0, 10 * time.Millisecond, false},
+		{4, 100 * time.Microsecond, true},
 	} {
 		for range 100 {
 			p.packets = row.packets
@@ -29,7 +33,7 @@ func TestPace(t *testing.T) {
 			t.Errorf("row %d: fast is %v", i, p.fast)
 		}
 	}
-	if p.busy != 600*10*time.Microsecond {
+	if p.busy != 1000*10*time.Microsecond {
 		t.Errorf("busy for %v", p.busy)
 	}
 }
