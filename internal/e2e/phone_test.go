@@ -49,7 +49,7 @@ func TestPhoneReachesTheServer(t *testing.T) {
 	}
 	// The link is good for one probe.
 	page.Open(p.link)
-	page.Until(10*time.Second, "the link has ended", `!document.getElementById("steps") && document.body.textContent.includes("this link has ended")`)
+	page.Until(10*time.Second, "the link has ended", `!document.getElementById("steps") && document.body.textContent.includes("This link has ended")`)
 }
 
 // TestServerExaminesItself at its start, in the background, and says how it went to those who may know.
