@@ -25,17 +25,27 @@ func (c *client) flow() flow { return flow{c.remote, c.local} }
 // send queues a message for the client. For UDP, b must stay as it is until the outbox is flushed.
 func (c *client) send(w *work, b []byte) {
 	if c.stream != nil {
-		c.stream.send(b)
+		c.stream.send(w, b)
 		return
 	}
 	w.out.Add(c.conn, b, c.remote, c.from)
 }
 
-// work is what one goroutine needs while it handles what one read brought: the outbox to flush before the next read, and
-// the time of the read.
+// work is what one goroutine needs while it handles what one read brought: what to flush before the next read, and the time of
+// the read.
 type work struct {
-	out udp.Outbox
-	now time.Time
+	out     udp.Outbox
+	streams []*stream // something is queued for them
+	now     time.Time
+}
+
+// flushStreams sends what was queued for streams, each once.
+func (w *work) flushStreams() {
+	for i, st := range w.streams {
+		st.out.Flush()
+		w.streams[i] = nil
+	}
+	w.streams = w.streams[:0]
 }
 
 // works lends work, so that a waiting reader holds none.
@@ -64,6 +74,7 @@ func (p *works) get() *work {
 
 // put flushes what is queued and takes the work back.
 func (p *works) put(w *work) {
+	w.flushStreams()
 	w.out.Flush()
 	p.pool.Put(w)
 }

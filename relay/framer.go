@@ -50,16 +50,20 @@ func frameSize(b []byte) (int, error) {
 	return size, nil
 }
 
-// next cuts the next whole frame; nil: more must be read. The frame is the caller's until space is called.
-func (f *framer) next() ([]byte, error) {
-	b := f.buf[f.start:f.end]
+// cut cuts the frame that b starts with; nil: more must be read.
+func cut(b []byte) (frame, rest []byte, err error) {
 	size, err := frameSize(b)
 	if err != nil || size == 0 || size > len(b) {
-		return nil, err
+		return nil, b, err
 	}
-	f.start += size
-	return b[:size:size], nil
+	return b[:size:size], b[size:], nil
 }
+
+// unread is what has been read and not yet cut. It is the caller's until space is called.
+func (f *framer) unread() []byte { return f.buf[f.start:f.end] }
+
+// left says that only the last n bytes are unread still.
+func (f *framer) left(n int) { f.start = f.end - n }
 
 // space returns where to read into, never empty. It moves what is left over to the front.
 func (f *framer) space() []byte {

@@ -66,7 +66,7 @@ func FuzzFramer(f *testing.F) {
 				fr.filled(n)
 				rest = rest[n:]
 				for {
-					b, err := fr.next()
+					b, err := next(&fr)
 					if err != nil {
 						return frames, true
 					}
@@ -196,23 +196,37 @@ func fuzzGate(t *testing.T, s *Server, b []byte, resign bool) {
 	}
 }
 
+// mailbox is the outlet of a stream that has no connection.
+type mailbox struct{ queued []byte }
+
+func (m *mailbox) Queue(b []byte, most int) bool {
+	m.queued = append(m.queued, b...)
+	return len(m.queued) <= most
+}
+
+func (m *mailbox) Flush()    {}
+func (m *mailbox) Shutdown() {}
+func (m *mailbox) Close()    {}
+
 // pipeStream is a stream that nobody reads or writes; what is queued for its client is taken by the function returned.
 func pipeStream(t testing.TB, s *Server) (*stream, func() [][]byte) {
-	st := &stream{server: s, wake: make(chan struct{}, 1), written: make(chan struct{}), writing: true}
+	box := &mailbox{}
+	st := &stream{server: s, out: box}
 	st.client = client{transport: TCP, remote: netip.MustParseAddrPort("192.0.2.1:1"), local: netip.MustParseAddrPort("127.0.0.1:1"), stream: st}
 	return st, func() [][]byte {
-		f := framer{buf: st.pending, end: len(st.pending)}
-		st.pending = nil
+		b := box.queued
+		box.queued = nil
 		var list [][]byte
 		for {
-			b, err := f.next()
+			frame, rest, err := cut(b)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if b == nil {
+			if frame == nil {
 				return list
 			}
-			list = append(list, b)
+			list = append(list, frame)
+			b = rest
 		}
 	}
 }

@@ -25,7 +25,10 @@ func (s *Server) openShards() {
 	for i := range runtime.GOMAXPROCS(0) {
 		sh := &shard{work: s.works.make()}
 		var err error
-		sh.loop, err = udp.NewLoop(&sh.work.out, func(now time.Time) { sh.work.now = now }, func(now time.Time) { s.weigh(i, sh, now) })
+		sh.loop, err = udp.NewLoop(&sh.work.out, func(now time.Time) {
+			sh.work.now = now
+			s.weigh(i, sh, now)
+		}, sh.work.flushStreams)
 		if err != nil {
 			if !errors.Is(err, udp.ErrUnsupported) {
 				s.cfg.Log.Warn("the relay goes on with a goroutine a socket, which takes more of the processor", keyError, err)
@@ -65,15 +68,23 @@ func (s *Server) gather(on bool) {
 
 // shardOf finds the shard that a client's sockets belong to; nil: there are none.
 func (s *Server) shardOf(c *client) *shard {
-	if len(s.shards) == 0 {
-		return nil
-	}
 	if c.conn != nil {
 		for _, sh := range s.shards {
 			if sh.loop == c.conn.Loop() {
 				return sh
 			}
 		}
+	}
+	if c.stream != nil && c.stream.shard != nil {
+		return c.stream.shard
+	}
+	return s.nextShard()
+}
+
+// nextShard is where a client comes that is on none yet; nil: there are none.
+func (s *Server) nextShard() *shard {
+	if len(s.shards) == 0 {
+		return nil
 	}
 	if s.balance.gathered() {
 		return s.shards[0]

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"callbox/relay/internal/udp"
 )
 
 // stream is one client over TCP or TLS.
@@ -14,38 +16,39 @@ type stream struct {
 	server *Server
 	conn   net.Conn
 	client client
+	shard  *shard // that reads the connection; nil: a goroutine does
+	out    outlet
 	alloc  atomic.Pointer[allocation]
 	owner  atomic.Pointer[Owner] // of the first request that was authentic; nil: none was
 	last   atomic.Int64          // when the last whole message came, nanoseconds since 1970; 0: none has
-
-	framer framer // owned by the reader
-
-	mu       sync.Mutex
-	pending  []byte    // written, not yet taken by the writer
-	spare    []byte    // the writer's last buffer, for the next turn
-	writing  bool      // there is a writer
-	finished bool      // the writer ends when nothing is pending
-	endBy    time.Time // finished: when the writer ends in any case
-	wake     chan struct{}
-	written  chan struct{} // closed when the writer has ended
 }
 
-const (
-	// maxPending bounds what waits for a client that reads slowly, in bytes; what does not fit is dropped.
-	maxPending = 256 << 10
-	// writePiece is written under one deadline, in bytes.
-	writePiece = 32 << 10
-	// keepBuffer is the largest buffer a writer keeps for later.
-	keepBuffer = 16 << 10
-)
+// outlet is where messages for a stream's client go: a connection of a shard, or a sender.
+type outlet interface {
+	// Queue keeps a copy of b to be sent, unless more than most bytes would wait then. It never waits.
+	Queue(b []byte, most int) bool
+	// Flush sends what is queued, or sees to it. It never waits.
+	Flush()
+	// Shutdown ends the connection; the stream's reader sees it.
+	Shutdown()
+	// Close sends what is queued, if the client takes it, and closes the connection. The reader has ended.
+	Close()
+}
 
 // ServeStream serves TURN over a TCP or TLS connection until it ends, and closes it. It is called on a goroutine of the
-// connection's own. The transport is TLS if the connection, or one it wraps and shows with NetConn, is.
+// connection's own. The transport is TLS if the connection, or one it wraps and shows with NetConn, is. A connection around a
+// *net.TCPConn that has looked at what came may show both with Unread() ([]byte, net.Conn): where shards read plain TCP, they
+// begin with the first and go on with the second.
 func (s *Server) ServeStream(conn net.Conn) {
-	st := &stream{server: s, conn: conn, wake: make(chan struct{}, 1), written: make(chan struct{})}
+	st := &stream{server: s, conn: conn}
 	st.client = client{transport: transportOf(conn), remote: addrPort(conn.RemoteAddr()), local: addrPort(conn.LocalAddr()), stream: st}
+	tcp, first := st.join()
+	if tcp == nil {
+		st.out = newSender(conn, s.cfg.timing.write, st.client.transport == TLS, s.running.Go)
+	}
 	if !s.streams.add(st, func() { s.running.Add(1) }) {
 		s.counters.refuse(refusedConnections)
+		st.out.Close()
 		conn.Close()
 		return
 	}
@@ -53,29 +56,67 @@ func (s *Server) ServeStream(conn net.Conn) {
 	s.counters.streams[st.client.transport].Add(1)
 	watch := newWatch(st, s.cfg.timing)
 
-	st.read()
+	if tcp != nil {
+		st.readInShard(tcp, first)
+	} else {
+		st.read()
+	}
 
 	watch.stop()
 	if a := st.alloc.Load(); a != nil {
 		s.finishAllocation(a)
 	}
-	st.finish()
+	st.out.Close()
 	conn.Close()
 	s.counters.streams[st.client.transport].Add(-1)
 	s.streams.remove(st)
 }
 
+// join gives plain TCP to a shard, if there is one. first is what has been read of it already.
+func (st *stream) join() (tcp *udp.TCP, first []byte) {
+	sh := st.server.nextShard()
+	if sh == nil || st.client.transport != TCP {
+		return nil, nil
+	}
+	bare := st.conn
+	if c, ok := bare.(interface{ Unread() ([]byte, net.Conn) }); ok {
+		first, bare = c.Unread()
+	}
+	conn, ok := bare.(*net.TCPConn)
+	if !ok {
+		return nil, nil
+	}
+	tcp, err := sh.loop.Take(conn)
+	if err != nil {
+		return nil, nil
+	}
+	st.shard, st.out = sh, tcp
+	return tcp, first
+}
+
+// readInShard has the shard handle the client's messages, and waits until the stream ends.
+func (st *stream) readInShard(tcp *udp.TCP, first []byte) {
+	ended := make(chan struct{})
+	handle := func(b []byte) ([]byte, bool) { return st.frames(st.shard.work, b) }
+	if err := tcp.Start(first, st.server.cfg.timing.write, handle, func() { close(ended) }); err != nil {
+		return // the server closes, or the kernel has no memory
+	}
+	<-ended
+}
+
 // read handles the client's messages until the stream ends or cannot be understood any more.
 func (st *stream) read() {
 	s := st.server
+	var f framer
 	for {
-		n, err := st.conn.Read(st.framer.space())
+		n, err := st.conn.Read(f.space())
 		if err != nil {
 			return
 		}
-		st.framer.filled(n)
+		f.filled(n)
 		w := s.works.get()
-		more := st.frames(w)
+		rest, more := st.frames(w, f.unread())
+		f.left(len(rest))
 		s.works.put(w)
 		if !more {
 			return
@@ -83,23 +124,24 @@ func (st *stream) read() {
 	}
 }
 
-// frames handles what has been read. It reports false if the stream must close.
-func (st *stream) frames(w *work) bool {
+// frames handles the messages that b holds whole and returns what is left. It reports false if the stream must close.
+func (st *stream) frames(w *work, b []byte) (rest []byte, ok bool) {
 	s := st.server
 	for {
-		b, err := st.framer.next()
+		frame, rest, err := cut(b)
 		switch {
 		case err != nil:
 			s.counters.drop(dropMalformed)
-			return false
-		case b == nil:
-			return true
+			return rest, false
+		case frame == nil:
+			return rest, true
 		}
+		b = rest
 		st.last.Store(w.now.UnixNano())
-		if looksLikeSTUN(b) {
-			s.gate(w, &st.client, b)
+		if looksLikeSTUN(frame) {
+			s.gate(w, &st.client, frame)
 		} else if a := st.alloc.Load(); a != nil {
-			s.fromClient(w, a, b)
+			s.fromClient(w, a, frame)
 		} else {
 			s.counters.drop(dropNoAllocation)
 		}
@@ -113,106 +155,15 @@ func (st *stream) authenticated(o Owner) {
 	}
 }
 
-// send queues a copy of a message, or drops it if the client is too slow. It never waits.
-func (st *stream) send(b []byte) {
-	st.mu.Lock()
-	if len(st.pending)+len(b) > maxPending {
-		st.mu.Unlock()
+// send queues a copy of a message, to leave when the work is flushed, or drops it if the client is too slow.
+func (st *stream) send(w *work, b []byte) {
+	if !st.out.Queue(b, maxPending) {
 		st.server.counters.drop(dropSlowClient)
 		return
 	}
-	if st.finished {
-		st.mu.Unlock()
-		return
+	if n := len(w.streams); n == 0 || w.streams[n-1] != st {
+		w.streams = append(w.streams, st)
 	}
-	st.pending = append(st.pending, b...)
-	if !st.writing {
-		st.writing = true
-		st.server.running.Go(st.write)
-	}
-	st.mu.Unlock()
-	select {
-	case st.wake <- struct{}{}:
-	default:
-	}
-}
-
-// write is the stream's writer, begun by the first message: all that waits goes out together.
-func (st *stream) write() {
-	defer close(st.written)
-	for range st.wake {
-		for {
-			st.mu.Lock()
-			b := st.pending
-			st.pending, st.spare = st.spare[:0], nil
-			over := st.finished && len(b) == 0
-			st.mu.Unlock()
-			if over {
-				return
-			}
-			if len(b) == 0 {
-				st.giveBack(b)
-				break
-			}
-			if !st.put(b) {
-				st.conn.Close()
-				return
-			}
-			st.giveBack(b)
-		}
-	}
-}
-
-// put writes b in pieces. A client that does not take one of them for so long is gone, and the reader sees the connection
-// close; one that takes what waits slowly only loses what does not fit behind it.
-//
-// Over TLS a piece, and so a record, is one message: there are clients (turnutils_uclient) that read a record at a time and
-// look for one message in it.
-func (st *stream) put(b []byte) bool {
-	for len(b) > 0 {
-		piece := b[:min(len(b), writePiece)]
-		if size, err := frameSize(b); err == nil && size > 0 && st.client.transport == TLS {
-			piece = b[:min(len(b), size)]
-		}
-		by := time.Now().Add(st.server.cfg.timing.write)
-		st.mu.Lock()
-		if st.finished {
-			by = st.endBy
-		}
-		st.mu.Unlock()
-		st.conn.SetWriteDeadline(by)
-		if _, err := st.conn.Write(piece); err != nil {
-			return false
-		}
-		b = b[len(piece):]
-	}
-	return true
-}
-
-// giveBack keeps a buffer for the next turn, if it is not one that only a burst needed.
-func (st *stream) giveBack(b []byte) {
-	if cap(b) > keepBuffer {
-		return
-	}
-	st.mu.Lock()
-	st.spare = b[:0]
-	st.mu.Unlock()
-}
-
-// finish lets the writer send what is pending and waits for it.
-func (st *stream) finish() {
-	st.mu.Lock()
-	st.finished, st.endBy = true, time.Now().Add(st.server.cfg.timing.write)
-	writing := st.writing
-	st.mu.Unlock()
-	if !writing {
-		return
-	}
-	select {
-	case st.wake <- struct{}{}:
-	default:
-	}
-	<-st.written
 }
 
 // watch closes a stream that keeps a connection for nothing: no first message, or neither messages nor an allocation.
@@ -242,7 +193,7 @@ func (w *watch) look(st *stream, t timing) {
 	case st.alloc.Load() != nil:
 		w.timer.Reset(t.idle) // the allocation's own lifetime watches it
 	case last == 0 || idle >= t.idle:
-		st.conn.Close()
+		st.out.Shutdown()
 	default:
 		w.timer.Reset(t.idle - idle)
 	}

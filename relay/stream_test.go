@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -144,20 +145,19 @@ func (c *crawl) Write(b []byte) (int, error) {
 // TestSlowClientIsKept: a full backlog is more than a slow client takes within the deadline of one write, and no reason to
 // close it.
 func TestSlowClientIsKept(t *testing.T) {
-	s := newServer(t, func(c *Config) { c.timing.write = time.Second })
 	near, far := net.Pipe()
 	defer near.Close()
 	defer far.Close()
 	c := &crawl{Conn: near}
-	st := &stream{server: s.Server, conn: c, wake: make(chan struct{}, 1), written: make(chan struct{})}
-	s.running.Add(1)
-	defer s.running.Done()
-	st.mu.Lock()
-	st.pending = random(maxPending - 4)
-	st.mu.Unlock()
-	st.send(random(4))
+	var running sync.WaitGroup
+	defer running.Wait()
+	out := newSender(c, time.Second, false, running.Go)
+	defer out.Close()
+	if !out.Queue(random(maxPending), maxPending) || out.Queue(random(1), maxPending) {
+		t.Fatal("more or less waits than may")
+	}
+	out.Flush()
 	eventually(t, "all of it is written", func() bool { return c.taken.Load() == maxPending })
-	st.finish()
 	if err := far.SetDeadline(time.Now()); err != nil {
 		t.Fatal(err)
 	}
@@ -194,6 +194,13 @@ type wrapped struct{ net.Conn }
 
 func (w wrapped) NetConn() net.Conn { return w.Conn }
 
+// next cuts the next frame of what a framer has read.
+func next(f *framer) ([]byte, error) {
+	frame, rest, err := cut(f.unread())
+	f.left(len(rest))
+	return frame, err
+}
+
 // TestFramer feeds streams in pieces of every size.
 func TestFramer(t *testing.T) {
 	binding := stun.MustBuild(stun.TransactionID, stun.BindingRequest).Raw
@@ -207,7 +214,7 @@ func TestFramer(t *testing.T) {
 			f.filled(n)
 			rest = rest[n:]
 			for {
-				b, err := f.next()
+				b, err := next(&f)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -277,4 +284,66 @@ func tcpPair(t testing.TB) (net.Conn, net.Conn) {
 	}
 	t.Cleanup(func() { a.Close(); b.Close() })
 	return a, b
+}
+
+// looked is a connection whose first bytes somebody has looked at.
+type looked struct {
+	net.Conn
+	prefix []byte
+}
+
+func (l *looked) Read(b []byte) (int, error) {
+	if n := copy(b, l.prefix); n > 0 {
+		l.prefix = l.prefix[n:]
+		return n, nil
+	}
+	return l.Conn.Read(b)
+}
+
+func (l *looked) Unread() ([]byte, net.Conn) { return l.prefix, l.Conn }
+
+func TestBytesThatWereLookedAtCount(t *testing.T) {
+	binding := stun.MustBuild(stun.TransactionID, stun.BindingRequest).Raw
+	for _, portable := range []bool{false, true} {
+		for _, n := range []int{0, 1, 19, len(binding), len(binding) + 7, 2 * len(binding)} {
+			s := newServer(t, func(c *Config) { c.Portable = portable })
+			client, server := tcpPair(t)
+			all := append(append([]byte(nil), binding...), binding...)
+			go s.ServeStream(&looked{Conn: server, prefix: all[:n]})
+			w := &wire{TB: t, conn: client, tcp: true}
+			w.send(all[n:])
+			for range 2 {
+				m := &stun.Message{Raw: w.receive()}
+				if err := m.Decode(); err != nil || m.Type != stun.BindingSuccess {
+					t.Fatalf("%d bytes looked at: %v, %v", n, m.Type, err)
+				}
+			}
+		}
+	}
+}
+
+// TestSlowClientGetsWhatWaits: what the kernel has no room for is sent when the client reads on.
+func TestSlowClientGetsWhatWaits(t *testing.T) {
+	s := newServer(t, nil)
+	slow := dial(t, s, "tcp")
+	to := slow.allocate()
+	fast := dial(t, s, "udp").as("1:bob")
+	from := fast.allocate()
+	slow.succeed(stun.MethodChannelBind, channelNumber(0x4000), xorPeer(from))
+	fast.succeed(stun.MethodChannelBind, channelNumber(0x4000), xorPeer(to))
+	payload := random(8000)
+	eventually(t, "something is dropped", func() bool {
+		for range 20 {
+			fast.send(channelData(0x4000, payload))
+		}
+		fast.alive()
+		return s.Stats().Drops["slow-client"] > 0
+	})
+	sent := s.Stats().Inside.Packets - s.Stats().Drops["slow-client"]
+	for range sent {
+		if got := slow.onChannel(0x4000); string(got) != string(payload) {
+			t.Fatalf("%d bytes that are not what was sent", len(got))
+		}
+	}
+	slow.alive()
 }

@@ -57,7 +57,7 @@ func (s *streams) remove(st *stream) {
 func (s *streams) closeOwned(match func(Owner) bool) {
 	for _, st := range s.list() {
 		if owner := st.owner.Load(); owner != nil && match(*owner) {
-			st.conn.Close()
+			st.out.Shutdown()
 		}
 	}
 }
@@ -68,7 +68,7 @@ func (s *streams) close() {
 	s.closed = true
 	s.mu.Unlock()
 	for _, st := range s.list() {
-		st.conn.Close()
+		st.out.Shutdown()
 	}
 }
 

@@ -102,6 +102,9 @@ func (c *portConn) Read(b []byte) (int, error) {
 
 func (c *portConn) RemoteAddr() net.Addr { return c.remote }
 
+// Unread is what has been looked at and not read, and the connection that the rest comes from.
+func (c *portConn) Unread() ([]byte, net.Conn) { return c.prefix, c.Conn }
+
 // NetConn is the connection underneath.
 func (c *portConn) NetConn() net.Conn { return c.Conn }
 

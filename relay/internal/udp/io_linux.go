@@ -134,7 +134,7 @@ func (c *Conn) close() error {
 	if c.udp != nil {
 		return c.udp.Close()
 	}
-	return c.leave()
+	return c.sys.looped.leave()
 }
 
 // ReusePort says whether several sockets can share one address and its load.

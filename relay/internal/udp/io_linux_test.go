@@ -141,8 +141,8 @@ func TestLoopOfManySockets(t *testing.T) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.conns) > 2 {
-		t.Fatalf("%d places for one socket at a time", len(l.conns))
+	if len(l.members) > 2 {
+		t.Fatalf("%d places for one socket at a time", len(l.members))
 	}
 }
 

@@ -21,15 +21,16 @@ import (
 type Loop struct {
 	epoll, event int // descriptors; event ends the wait
 	out          *Outbox
-	begin, end   func(now time.Time)
+	begin        func(now time.Time)
+	end          func()
 	gso, gro     bool // what the kernel can do
 	closed       atomic.Bool
 
-	mu    sync.Mutex // no other lock is taken under it
-	conns []*Conn    // by what epoll says of them
-	ages  []int32    // of each place, so that news of a socket that was there before is known
-	free  []int32
-	over  bool // Run has ended: nothing can be added
+	mu      sync.Mutex // no other lock is taken under it
+	members []*looped  // by what epoll says of them
+	ages    []int32    // of each place, so that news of a socket that was there before is known
+	free    []int32
+	over    bool // Run has ended: nothing can be added
 
 	// Owned by Run.
 	ready  []unix.EpollEvent
@@ -54,8 +55,8 @@ const (
 )
 
 // NewLoop makes a loop that sends what is in out. begin is called before the handlers of what one wait brought, end after them and
-// after the sending, with the time of each.
-func NewLoop(out *Outbox, begin, end func(now time.Time)) (*Loop, error) {
+// before the sending.
+func NewLoop(out *Outbox, begin func(now time.Time), end func()) (*Loop, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
@@ -73,7 +74,7 @@ func NewLoop(out *Outbox, begin, end func(now time.Time)) (*Loop, error) {
 	}
 	l := &Loop{epoll: epoll, event: event, out: out, begin: begin, end: end, ready: make([]unix.EpollEvent, outboxSize)}
 	l.gso, l.gro = segmentation()
-	size := Headroom + MaxDatagram + tailroom
+	size := Headroom + streamRead
 	if l.gro {
 		size = Headroom + joinedSlot + slotShift
 		l.joined = make([]byte, 2*joinedSlot)
@@ -106,22 +107,21 @@ func (l *Loop) Run() {
 		l.begin(start)
 		l.pace.packets = 0
 		for _, e := range l.ready[:n] {
-			if c := l.connAt(e); c != nil {
-				l.read(c)
+			if s := l.memberAt(e); s != nil {
+				s.ready(e.Events)
 			}
 		}
+		l.end()
 		l.flush()
-		done := time.Now()
-		l.pace.did(start, done)
-		l.end(done)
+		l.pace.did(start, time.Now())
 	}
 	l.mu.Lock()
 	l.over = true
-	list := slices.Clone(l.conns)
+	list := slices.Clone(l.members)
 	l.mu.Unlock()
-	for _, c := range list {
-		if c != nil {
-			c.Close()
+	for _, s := range list {
+		if s != nil {
+			s.over()
 		}
 	}
 	unix.Close(l.epoll)
@@ -176,7 +176,7 @@ func (l *Loop) flush() {
 }
 
 // read hands what has come to a socket to its handler.
-func (l *Loop) read(c *Conn) {
+func (l *Loop) read(c *Conn, handle func(*Packet)) {
 	if l.used == len(l.slots) {
 		l.flush()
 	}
@@ -195,12 +195,12 @@ func (l *Loop) read(c *Conn) {
 	l.used += n
 	l.pace.packets += n
 	for i := first; i < first+n; i++ {
-		l.take(c, i)
+		l.take(c, i, handle)
 	}
 }
 
 // take hands one message to the handler, in pieces if the kernel has joined it.
-func (l *Loop) take(c *Conn, i int) {
+func (l *Loop) take(c *Conn, i int, handle func(*Packet)) {
 	m := &l.in.msgs[i]
 	size, slot, p := int(m.Len), l.slots[i], &l.packet
 	local, segment := fromControl(l.in.ctrls[i][:m.Hdr.Controllen])
@@ -212,7 +212,7 @@ func (l *Loop) take(c *Conn, i int) {
 			return
 		}
 		p.slot, p.Data = slot, slot[Headroom:Headroom+size]
-		c.sys.looped.handle(p)
+		handle(p)
 		return
 	}
 	for data := slot[Headroom : Headroom+size]; len(data) > 0; {
@@ -223,7 +223,7 @@ func (l *Loop) take(c *Conn, i int) {
 			p.slot = l.piece(Headroom + n + tailroom)
 			p.Data = p.slot[Headroom : Headroom+n]
 			copy(p.Data, data)
-			c.sys.looped.handle(p)
+			handle(p)
 		}
 		data = data[n:]
 	}
@@ -240,14 +240,14 @@ func (l *Loop) piece(n int) []byte {
 	return b
 }
 
-// connAt finds the socket of an event; nil: it has gone.
-func (l *Loop) connAt(e unix.EpollEvent) *Conn {
+// memberAt finds the socket of an event; nil: it has gone.
+func (l *Loop) memberAt(e unix.EpollEvent) *looped {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if e.Fd == eventPlace || l.ages[e.Fd] != e.Pad {
 		return nil
 	}
-	return l.conns[e.Fd]
+	return l.members[e.Fd]
 }
 
 // Listen opens a socket of the loop, as the package's Listen does. Nothing is read from it before Start.

@@ -3,6 +3,7 @@
 package udp
 
 import (
+	"net"
 	"net/netip"
 	"time"
 )
@@ -11,7 +12,7 @@ import (
 type Loop struct{}
 
 // NewLoop fails.
-func NewLoop(*Outbox, func(time.Time), func(time.Time)) (*Loop, error) { return nil, ErrUnsupported }
+func NewLoop(*Outbox, func(time.Time), func()) (*Loop, error) { return nil, ErrUnsupported }
 
 // Run returns at once.
 func (l *Loop) Run() {}
@@ -33,3 +34,26 @@ func (c *Conn) Loop() *Loop { return nil }
 
 // Start fails.
 func (c *Conn) Start(func(*Packet)) error { return ErrUnsupported }
+
+// TCP is not to be had either.
+type TCP struct{}
+
+// Take fails.
+func (l *Loop) Take(*net.TCPConn) (*TCP, error) { return nil, ErrUnsupported }
+
+// Start fails.
+func (t *TCP) Start([]byte, time.Duration, func([]byte) ([]byte, bool), func()) error {
+	return ErrUnsupported
+}
+
+// Queue has no room.
+func (t *TCP) Queue([]byte, int) bool { return false }
+
+// Flush does nothing.
+func (t *TCP) Flush() {}
+
+// Shutdown does nothing.
+func (t *TCP) Shutdown() {}
+
+// Close does nothing.
+func (t *TCP) Close() {}

@@ -13,12 +13,13 @@ import (
 // looped is a loop's part of a socket. The descriptor is closed by the last who uses it, so that nobody meets another socket under the
 // same number.
 type looped struct {
-	fd     int
-	loop   *Loop // nil: not a loop's socket
-	handle func(*Packet)
-	place  int32        // in the loop's list; guarded by its mu
-	users  atomic.Int64 // and the flags below
-	whole  atomic.Bool  // the kernel does not cut up what is sent on this socket
+	fd    int
+	loop  *Loop // nil: not a loop's socket
+	ready func(events uint32)
+	over  func()       // the loop has ended
+	place int32        // in the loop's list; guarded by its mu
+	users atomic.Int64 // and the flags below
+	whole atomic.Bool  // the kernel does not cut up what is sent on this socket
 }
 
 const (
@@ -60,6 +61,11 @@ func (c *Conn) Loop() *Loop { return c.sys.looped.loop }
 // data until the loop's outbox is flushed. It is called once.
 func (c *Conn) Start(handle func(*Packet)) error {
 	s := &c.sys.looped
+	return s.join(func(uint32) { s.loop.read(c, handle) }, func() { c.Close() }, unix.EPOLLIN)
+}
+
+// join makes the loop call ready with what epoll says of the socket, or over when the loop ends.
+func (s *looped) join(ready func(events uint32), over func(), events uint32) error {
 	l := s.loop
 	if !s.acquire() {
 		return net.ErrClosed
@@ -70,19 +76,25 @@ func (c *Conn) Start(handle func(*Packet)) error {
 	if l.over {
 		return net.ErrClosed
 	}
-	s.handle = handle
+	s.ready, s.over = ready, over
 	if n := len(l.free); n > 0 {
 		s.place, l.free = l.free[n-1], l.free[:n-1]
 	} else {
-		s.place = int32(len(l.conns))
-		l.conns, l.ages = append(l.conns, nil), append(l.ages, 0)
+		s.place = int32(len(l.members))
+		l.members, l.ages = append(l.members, nil), append(l.ages, 0)
 	}
-	l.conns[s.place] = c
-	err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, s.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: s.place, Pad: l.ages[s.place]})
+	l.members[s.place] = s
+	err := l.control(unix.EPOLL_CTL_ADD, s, events)
 	if err != nil {
 		l.forget(s)
 	}
-	return os.NewSyscallError("epoll_ctl", err)
+	return err
+}
+
+// control tells epoll of a member; the caller holds mu.
+func (l *Loop) control(what int, s *looped, events uint32) error {
+	e := unix.EpollEvent{Events: events, Fd: s.place, Pad: l.ages[s.place]}
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, what, s.fd, &e))
 }
 
 // forget takes a socket from the list; the caller holds mu.
@@ -90,15 +102,14 @@ func (l *Loop) forget(s *looped) {
 	if s.place == noPlace {
 		return
 	}
-	l.conns[s.place] = nil
+	l.members[s.place] = nil
 	l.ages[s.place]++
 	l.free = append(l.free, s.place)
 	s.place = noPlace
 }
 
 // leave closes the socket. Its handler may be running still, and is not called again.
-func (c *Conn) leave() error {
-	s := &c.sys.looped
+func (s *looped) leave() error {
 	if !s.acquire() {
 		return net.ErrClosed
 	}

@@ -32,7 +32,7 @@ type received struct {
 // kinds are the ways to open a socket: with a reader of its own, and on a loop where the system has them.
 func kinds(t *testing.T, f func(t *testing.T, open func(t *testing.T, addr string, o Options) *socket)) {
 	t.Run("reader", func(t *testing.T) { f(t, openReader) })
-	l, err := NewLoop(&Outbox{}, func(time.Time) {}, func(time.Time) {})
+	l, err := NewLoop(&Outbox{}, func(time.Time) {}, func() {})
 	if err != nil {
 		t.Log(err)
 		return
@@ -99,7 +99,7 @@ func openLoop(t *testing.T, addr string, o Options) *socket {
 
 func startLoop(t *testing.T) *Loop {
 	t.Helper()
-	l, err := NewLoop(&Outbox{}, func(time.Time) {}, func(time.Time) {})
+	l, err := NewLoop(&Outbox{}, func(time.Time) {}, func() {})
 	if err != nil {
 		t.Fatal(err)
 	}
