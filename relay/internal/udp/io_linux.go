@@ -38,7 +38,7 @@ func (h *headers) receive(fd uintptr, from, count int) (int, syscall.Errno) {
 		h.msgs[i].Hdr.SetControllen(controlSize)
 	}
 	for {
-		n, _, errno := syscall.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&h.msgs[from])), uintptr(count),
+		n, _, errno := syscall.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&h.msgs[from])), uintptr(count),
 			unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case 0:

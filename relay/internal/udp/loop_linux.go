@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -114,6 +115,7 @@ func (l *Loop) Run() {
 		l.end()
 		l.flush()
 		l.pace.did(start, time.Now())
+		runtime.Gosched()
 	}
 	l.mu.Lock()
 	l.over = true

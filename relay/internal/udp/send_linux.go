@@ -139,7 +139,7 @@ func writable(fd int) bool {
 // writeOnce reports false if the socket has no room.
 func (s *outboxSys) writeOnce(fd uintptr) bool {
 	for s.next < len(s.msgs) {
-		n, _, errno := syscall.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&s.msgs[s.next])),
+		n, _, errno := syscall.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&s.msgs[s.next])),
 			uintptr(len(s.msgs)-s.next), unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case 0:

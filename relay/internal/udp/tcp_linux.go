@@ -265,7 +265,7 @@ func (t *TCP) Close() {
 // recv reads what is there.
 func recv(fd int, b []byte) (int, syscall.Errno) {
 	for {
-		n, _, errno := syscall.Syscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)),
+		n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)),
 			unix.MSG_DONTWAIT, 0, 0)
 		if errno != syscall.EINTR {
 			return int(n), errno
@@ -276,7 +276,7 @@ func recv(fd int, b []byte) (int, syscall.Errno) {
 // transmit writes as much as the kernel takes and returns how much; the error is about the rest.
 func transmit(fd int, b []byte) (sent int, errno syscall.Errno) {
 	for sent < len(b) {
-		n, _, errno := syscall.Syscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&b[sent])), uintptr(len(b)-sent),
+		n, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&b[sent])), uintptr(len(b)-sent),
 			unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
 		switch errno {
 		case 0:
