@@ -143,17 +143,15 @@ func (l *Loop) Close() {
 // pauseTime is how long a busy loop lets packets gather before it looks again. The kernel's timers may add as much again.
 var pauseTime = unix.Timespec{Nsec: 50_000} // does not change
 
-// await returns how many sockets are ready. A loop that is busy looks again after a moment before it waits: to sleep and be woken
-// costs more than a packet.
+// await returns how many sockets are ready. To be woken costs more than a packet, so a loop that is busy lets more of them gather.
 func (l *Loop) await() int {
-	if l.pace.fast && l.pace.packets > 0 {
+	n := l.wait(-1)
+	if l.pace.fast {
 		pause := pauseTime
 		_ = unix.Nanosleep(&pause, nil) // a signal ends it early, which is as good
-		if n := l.wait(0); n > 0 {
-			return n
-		}
+		n = l.wait(0)
 	}
-	return l.wait(-1)
+	return n
 }
 
 // Busy is how long the loop has worked and not waited, ever. It is for the loop's own goroutine.

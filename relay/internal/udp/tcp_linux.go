@@ -34,6 +34,8 @@ type TCP struct {
 const (
 	// streamRead is how much of a connection is read before the others have their turn, with what was left of the last time.
 	streamRead = 32 << 10
+	// segment is how much of a stream counts as a packet.
+	segment = 1400
 	// keepBuffer is the largest buffer a connection keeps for later.
 	keepBuffer = 16 << 10
 )
@@ -126,7 +128,7 @@ func (t *TCP) read() bool {
 	case errno != 0 || n == 0:
 		return false
 	}
-	l.pace.packets++
+	l.pace.packets += 1 + n/segment
 	return t.take(n)
 }
 
