@@ -53,6 +53,9 @@ const (
 	// readMost is how many datagrams of one socket are taken before the others have their turn.
 	readMost   = 32
 	eventPlace = -1
+	// yieldEvery is how often a busy loop goes through Go's scheduler. To the runtime's monitor, a goroutine that has not done so for 10 ms
+	// hangs in one long system call: it would take the processor away every 20 us, and be woken for each. To yield wakes a thread too.
+	yieldEvery = 5 * time.Millisecond
 )
 
 // NewLoop makes a loop that sends what is in out. begin is called before the handlers of what one wait brought, end after them and
@@ -102,6 +105,7 @@ func segmentation() (gso, gro bool) {
 
 // Run serves the loop's sockets until Close. It is called once.
 func (l *Loop) Run() {
+	var yielded time.Time
 	for !l.closed.Load() {
 		n := l.await()
 		start := time.Now()
@@ -114,8 +118,12 @@ func (l *Loop) Run() {
 		}
 		l.end()
 		l.flush()
-		l.pace.did(start, time.Now())
-		runtime.Gosched()
+		done := time.Now()
+		l.pace.did(start, done)
+		if done.Sub(yielded) > yieldEvery {
+			yielded = done
+			runtime.Gosched()
+		}
 	}
 	l.mu.Lock()
 	l.over = true
