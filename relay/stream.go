@@ -36,13 +36,15 @@ type outlet interface {
 }
 
 // ServeStream serves TURN over a TCP or TLS connection until it ends, and closes it. It is called on a goroutine of the
-// connection's own. The transport is TLS if the connection, or one it wraps and shows with NetConn, is. A connection around a
-// *net.TCPConn that has looked at what came may show both with Unread() ([]byte, net.Conn): where shards read plain TCP, they
-// begin with the first and go on with the second.
+// connection's own. The transport is TLS if the connection, or one it wraps and shows with NetConn, is.
+//
+// On Linux shards read what is a *net.TCPConn, or a *tls.Conn over one, if they can get at it. Whoever wraps one because it has looked
+// at what came shows both with Unread() ([]byte, net.Conn): shards begin with the first and go on with the second. What lies under
+// the *tls.Conn must have Swap(net.Conn) net.Conn besides, which puts another connection in the place of the one it wraps.
 func (s *Server) ServeStream(conn net.Conn) {
 	st := &stream{server: s, conn: conn}
 	st.client = client{transport: transportOf(conn), remote: addrPort(conn.RemoteAddr()), local: addrPort(conn.LocalAddr()), stream: st}
-	tcp, first := st.join()
+	tcp, serve := st.join()
 	if tcp == nil {
 		st.out = newSender(conn, s.cfg.timing.write, st.client.transport == TLS, s.running.Go)
 	}
@@ -57,7 +59,7 @@ func (s *Server) ServeStream(conn net.Conn) {
 	watch := newWatch(st, s.cfg.timing)
 
 	if tcp != nil {
-		st.readInShard(tcp, first)
+		st.readInShard(tcp, serve)
 	} else {
 		st.read()
 	}
@@ -72,33 +74,65 @@ func (s *Server) ServeStream(conn net.Conn) {
 	s.streams.remove(st)
 }
 
-// join gives plain TCP to a shard, if there is one. first is what has been read of it already.
-func (st *stream) join() (tcp *udp.TCP, first []byte) {
+// unreader is a wrapped connection that somebody has looked at; see ServeStream.
+type unreader interface{ Unread() ([]byte, net.Conn) }
+
+// swapper is one that another connection can be put under.
+type swapper interface{ Swap(net.Conn) net.Conn }
+
+// join gives the connection to a shard, if there is one that can have it: serve says what it is to do. tcp is nil if not.
+func (st *stream) join() (tcp *udp.TCP, serve udp.Service) {
 	sh := st.server.nextShard()
-	if sh == nil || st.client.transport != TCP {
-		return nil, nil
+	if sh == nil {
+		return nil, serve
 	}
-	bare := st.conn
-	if c, ok := bare.(interface{ Unread() ([]byte, net.Conn) }); ok {
-		first, bare = c.Unread()
+	first, bare := unread(st.conn)
+	session, secret := bare.(*tls.Conn)
+	var under swapper
+	if secret {
+		var ok bool
+		if under, ok = session.NetConn().(swapper); !ok {
+			return nil, serve
+		}
+		var early []byte
+		if early, bare = unread(session.NetConn()); len(early) > 0 {
+			return nil, serve
+		}
 	}
 	conn, ok := bare.(*net.TCPConn)
 	if !ok {
-		return nil, nil
+		return nil, serve
 	}
 	tcp, err := sh.loop.Take(conn)
 	if err != nil {
-		return nil, nil
+		return nil, serve
 	}
 	st.shard, st.out = sh, tcp
-	return tcp, first
+	serve = udp.Service{
+		First:    first,
+		Handle:   func(b []byte) ([]byte, bool) { return st.frames(sh.work, b) },
+		Patience: st.server.cfg.timing.write,
+	}
+	if secret {
+		o := secure(session, under, tcp)
+		st.out, serve.Through = o, o
+	}
+	return tcp, serve
+}
+
+// unread looks under a connection's wrapper, if it has one that says what it has read.
+func unread(c net.Conn) ([]byte, net.Conn) {
+	if u, ok := c.(unreader); ok {
+		return u.Unread()
+	}
+	return nil, c
 }
 
 // readInShard has the shard handle the client's messages, and waits until the stream ends.
-func (st *stream) readInShard(tcp *udp.TCP, first []byte) {
+func (st *stream) readInShard(tcp *udp.TCP, serve udp.Service) {
 	ended := make(chan struct{})
-	handle := func(b []byte) ([]byte, bool) { return st.frames(st.shard.work, b) }
-	if err := tcp.Start(first, st.server.cfg.timing.write, handle, func() { close(ended) }); err != nil {
+	serve.Ended = func() { close(ended) }
+	if err := tcp.Start(serve); err != nil {
 		return // the server closes, or the kernel has no memory
 	}
 	<-ended

@@ -2,8 +2,11 @@ package relay
 
 import (
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
+	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -267,6 +270,55 @@ func TestTLS(t *testing.T) {
 }
 
 // tcpPair is a connected pair on loopback.
+// TestTLSInShards: sessions whose connection a shard reads get what others do, in order, and hear of the end.
+func TestTLSInShards(t *testing.T) {
+	s := newServer(t, nil)
+	cert := selfSigned(t)
+	var ends []*wire
+	for _, user := range []string{"1:alice", "1:bob"} {
+		client, server := tcpPair(t)
+		session := tls.Server(&looked{Conn: server}, &tls.Config{Certificates: []tls.Certificate{cert}})
+		go func() {
+			if session.Handshake() == nil {
+				s.ServeStream(&looked{Conn: session})
+			}
+		}()
+		secret := tls.Client(client, &tls.Config{InsecureSkipVerify: true}) // the certificate is the test's own
+		ends = append(ends, (&wire{TB: t, conn: secret, tcp: true}).as(user))
+	}
+	relayed := []netip.AddrPort{ends[0].allocate(), ends[1].allocate()}
+	for i, w := range ends {
+		w.succeed(stun.MethodChannelBind, channelNumber(0x4000), xorPeer(relayed[1-i]))
+	}
+	for _, a := range s.Allocations() {
+		if a.Transport != TLS {
+			t.Fatalf("transport %v", a.Transport)
+		}
+	}
+	for i := range 2 {
+		var all []byte // several messages a record, and several records a write
+		for n := range 100 {
+			all = append(all, channelData(0x4000, binary.BigEndian.AppendUint32(random(500), uint32(n)))...)
+		}
+		for len(all) > 0 {
+			n := min(len(all), 3333)
+			ends[i].send(all[:n])
+			all = all[n:]
+		}
+		for n := range 100 {
+			if b := ends[1-i].onChannel(0x4000); binary.BigEndian.Uint32(b[500:]) != uint32(n) {
+				t.Fatalf("message %d is another", n)
+			}
+		}
+	}
+	s.Revoke(func(o Owner) bool { return o.User == "alice" })
+	ends[0].conn.SetReadDeadline(time.Now().Add(answerTimeout))
+	if _, err := ends[0].conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Fatalf("the end of the session: %v", err)
+	}
+	ends[1].alive()
+}
+
 func tcpPair(t testing.TB) (net.Conn, net.Conn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -301,6 +353,14 @@ func (l *looked) Read(b []byte) (int, error) {
 }
 
 func (l *looked) Unread() ([]byte, net.Conn) { return l.prefix, l.Conn }
+
+func (l *looked) NetConn() net.Conn { return l.Conn }
+
+func (l *looked) Swap(next net.Conn) net.Conn {
+	old := l.Conn
+	l.Conn = next
+	return old
+}
 
 func TestBytesThatWereLookedAtCount(t *testing.T) {
 	binding := stun.MustBuild(stun.TransactionID, stun.BindingRequest).Raw

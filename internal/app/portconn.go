@@ -105,6 +105,13 @@ func (c *portConn) RemoteAddr() net.Addr { return c.remote }
 // Unread is what has been looked at and not read, and the connection that the rest comes from.
 func (c *portConn) Unread() ([]byte, net.Conn) { return c.prefix, c.Conn }
 
+// Swap puts another connection underneath and returns the one that was there. Nobody else may use the connection meanwhile.
+func (c *portConn) Swap(next net.Conn) net.Conn {
+	old := c.Conn
+	c.Conn = next
+	return old
+}
+
 // NetConn is the connection underneath.
 func (c *portConn) NetConn() net.Conn { return c.Conn }
 

@@ -40,6 +40,7 @@ type Loop struct {
 	used   int    // slots with packets that the outbox may point into
 	joined []byte // packets cut out of joined ones, each with room before and behind
 	taken  int    // of joined
+	coded  []byte // what a connection's decoder is given
 	packet Packet
 	pace   pace
 }
@@ -76,7 +77,7 @@ func NewLoop(out *Outbox, begin func(now time.Time), end func()) (*Loop, error) 
 		unix.Close(epoll)
 		return nil, os.NewSyscallError("eventfd", err)
 	}
-	l := &Loop{epoll: epoll, event: event, out: out, begin: begin, end: end, ready: make([]unix.EpollEvent, outboxSize)}
+	l := &Loop{epoll: epoll, event: event, out: out, begin: begin, end: end, ready: make([]unix.EpollEvent, outboxSize), coded: make([]byte, streamRead)}
 	l.gso, l.gro = segmentation()
 	size := Headroom + streamRead
 	if l.gro {

@@ -42,12 +42,13 @@ type TCP struct{}
 func (l *Loop) Take(*net.TCPConn) (*TCP, error) { return nil, ErrUnsupported }
 
 // Start fails.
-func (t *TCP) Start([]byte, time.Duration, func([]byte) ([]byte, bool), func()) error {
-	return ErrUnsupported
-}
+func (t *TCP) Start(Service) error { return ErrUnsupported }
 
 // Queue has no room.
 func (t *TCP) Queue([]byte, int) bool { return false }
+
+// Queued is nothing.
+func (t *TCP) Queued() int { return 0 }
 
 // Flush does nothing.
 func (t *TCP) Flush() {}

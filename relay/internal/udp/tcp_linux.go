@@ -1,9 +1,11 @@
 package udp
 
 import (
+	"errors"
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -14,14 +16,13 @@ import (
 // TCP is a connection that a loop has taken over. What comes in is handled on the loop's goroutine; what goes out is written by
 // whoever flushes it, as far as the kernel takes it at once, and else by the loop when it takes more.
 type TCP struct {
-	looped  looped
-	patient time.Duration
-	handle  func([]byte) ([]byte, bool)
-	ended   func()
+	looped looped
+	over   atomic.Bool // nothing is read any more
 
 	// Owned by the loop.
-	rest  []byte // read and not yet handled
-	fresh bool   // rest is what Start was given, and nobody has looked at it
+	service Service
+	rest    []byte // read and not yet handled
+	fresh   bool   // nobody has looked at what came before Start
 
 	mu      sync.Mutex // looped.loop.mu is taken under it
 	pending []byte     // queued and not yet written
@@ -63,14 +64,11 @@ func (l *Loop) Take(conn *net.TCPConn) (*TCP, error) {
 	return t, nil
 }
 
-// Start begins to read. handle is called on the loop's goroutine with what has come and was left, first what is in first; it returns
-// what it leaves for the next time, and false for an end. What it was given is valid until the loop's outbox is flushed. ended is called
-// once, when nothing more comes. A connection that takes nothing of what is queued for as long as patience is shut down. Start is called
-// once; after an error nothing is called.
-func (t *TCP) Start(first []byte, patience time.Duration, handle func([]byte) (rest []byte, ok bool), ended func()) error {
-	t.handle, t.ended, t.patient = handle, ended, patience
+// Start begins to read. It is called once; after an error nothing of the service is called.
+func (t *TCP) Start(s Service) error {
+	t.service, t.rest = s, s.First
 	events := uint32(unix.EPOLLIN)
-	if t.rest = first; len(first) > 0 {
+	if len(s.First) > 0 || s.Through != nil {
 		t.fresh, t.waiting = true, true
 		events |= unix.EPOLLOUT // which holds from the beginning, so that the loop comes at once
 	}
@@ -80,7 +78,7 @@ func (t *TCP) Start(first []byte, patience time.Duration, handle func([]byte) (r
 // ready is called by the loop.
 func (t *TCP) ready(events uint32) {
 	if events&unix.EPOLLOUT != 0 {
-		ok := !t.fresh || t.take(0)
+		ok := !t.fresh || t.begin()
 		t.fresh = false
 		t.more()
 		if !ok {
@@ -103,24 +101,36 @@ func (t *TCP) end() {
 		l.forget(&t.looped)
 	}
 	l.mu.Unlock()
-	if f := t.ended; f != nil {
-		t.ended = nil
+	if f := t.service.Ended; f != nil {
+		t.service.Ended = nil
 		f()
 	}
 }
 
-// read handles what has come. It reports false at the end.
-func (t *TCP) read() bool {
-	l := t.looped.loop
-	if l.used == len(l.slots) {
-		l.flush()
+// begin handles what came before Start. It reports false at the end, as read and its parts do.
+func (t *TCP) begin() bool {
+	if len(t.rest) > 0 && !t.take(t.slot(), 0) {
+		return false
 	}
-	slot := l.slots[l.used][Headroom : Headroom+streamRead]
-	kept := copy(slot, t.rest)
+	return t.service.Through == nil || t.decode(nil)
+}
+
+// read handles what has come.
+func (t *TCP) read() bool {
+	if t.over.Load() {
+		return false
+	}
+	l := t.looped.loop
+	var slot []byte
+	to := l.coded
+	if t.service.Through == nil {
+		slot = t.slot()
+		to = slot[len(t.rest):]
+	}
 	if !t.looped.acquire() {
 		return false
 	}
-	n, errno := recv(t.looped.fd, slot[kept:])
+	n, errno := recv(t.looped.fd, to)
 	t.looped.release()
 	switch {
 	case errno == syscall.EAGAIN:
@@ -129,19 +139,41 @@ func (t *TCP) read() bool {
 		return false
 	}
 	l.pace.packets += 1 + n/segment
-	return t.take(n)
+	if t.service.Through != nil {
+		return t.decode(to[:n])
+	}
+	return t.take(slot, n)
 }
 
-// take hands the n bytes behind the rest in the loop's next slot to the handler; with n = 0 only the rest.
-func (t *TCP) take(n int) bool {
+// decode handles what the decoder makes of b.
+func (t *TCP) decode(b []byte) bool {
+	t.service.Through.Feed(b)
+	for {
+		slot := t.slot()
+		n, err := t.service.Through.Read(slot[len(t.rest):])
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return true
+		case err != nil || !t.take(slot, n):
+			return false
+		}
+	}
+}
+
+// slot is the loop's next memory, with room for the rest and what comes behind it.
+func (t *TCP) slot() []byte {
 	l := t.looped.loop
-	if n == 0 && l.used == len(l.slots) {
+	if l.used == len(l.slots) {
 		l.flush()
 	}
-	slot := l.slots[l.used][Headroom : Headroom+streamRead]
+	return l.slots[l.used][Headroom : Headroom+streamRead]
+}
+
+// take hands the rest, and the n bytes behind its place in the slot, to the handler.
+func (t *TCP) take(slot []byte, n int) bool {
+	t.looped.loop.used++
 	kept := copy(slot, t.rest)
-	l.used++
-	rest, ok := t.handle(slot[:kept+n])
+	rest, ok := t.service.Handle(slot[:kept+n])
 	switch {
 	case len(rest) > 0:
 		t.rest = append(t.rest[:0], rest...)
@@ -162,6 +194,13 @@ func (t *TCP) Queue(b []byte, most int) bool {
 	}
 	t.pending = append(t.pending, b...)
 	return true
+}
+
+// Queued is how many bytes wait.
+func (t *TCP) Queued() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.pending)
 }
 
 // Flush sends what is queued. It never waits.
@@ -205,9 +244,9 @@ func (t *TCP) wait(progress bool) {
 	t.listen(unix.EPOLLIN | unix.EPOLLOUT)
 	switch {
 	case t.stuck == nil:
-		t.stuck = time.AfterFunc(t.patient, t.Shutdown)
+		t.stuck = time.AfterFunc(t.service.Patience, t.Shutdown)
 	case progress:
-		t.stuck.Reset(t.patient)
+		t.stuck.Reset(t.service.Patience)
 	}
 }
 
@@ -243,7 +282,7 @@ func (t *TCP) listen(events uint32) {
 	}
 }
 
-// Shutdown ends the connection both ways; the loop hears of it, and ended is called.
+// Shutdown ends the reading: the loop hears of it, and the service is told.
 func (t *TCP) Shutdown() {
 	if t.looped.acquire() {
 		t.shutdown()
@@ -251,8 +290,11 @@ func (t *TCP) Shutdown() {
 	}
 }
 
-// shutdown's only error is that the other end was faster.
-func (t *TCP) shutdown() { _ = unix.Shutdown(t.looped.fd, unix.SHUT_RDWR) }
+func (t *TCP) shutdown() {
+	t.over.Store(true)
+	// The only error is that the other end was faster.
+	_ = unix.Shutdown(t.looped.fd, unix.SHUT_RD)
+}
 
 // Close sends what the kernel takes at once and closes the connection. It is called after ended, or after an error of Start.
 func (t *TCP) Close() {

@@ -1,0 +1,83 @@
+package relay
+
+import (
+	"crypto/tls"
+	"net"
+	"os"
+	"time"
+
+	"callbox/relay/internal/udp"
+)
+
+// secured is a TLS session whose connection a shard reads. The session finds what came and nothing behind it, as if a deadline had
+// passed, after which it can be read again.
+type secured struct {
+	session *tls.Conn
+	tcp     *udp.TCP
+	old     net.Conn // closed; it knows the addresses
+	came    []byte   // owned by the session's reader
+}
+
+// secure puts a shard's connection under a session.
+func secure(session *tls.Conn, under swapper, tcp *udp.TCP) *secured {
+	o := &secured{session: session, tcp: tcp}
+	o.old = under.Swap((*underTLS)(o))
+	return o
+}
+
+// Feed and Read make it the connection's udp.Decoder.
+func (o *secured) Feed(b []byte) { o.came = b }
+
+func (o *secured) Read(b []byte) (int, error) { return o.session.Read(b) }
+
+// Queue encrypts a message to be sent. A record is one message: there are clients (turnutils_uclient) that read a record at a
+// time and look for one message in it.
+func (o *secured) Queue(b []byte, most int) bool {
+	if o.tcp.Queued()+len(b) > most {
+		return false
+	}
+	_, err := o.session.Write(b)
+	return err == nil
+}
+
+func (o *secured) Flush()    { o.tcp.Flush() }
+func (o *secured) Shutdown() { o.tcp.Shutdown() }
+
+func (o *secured) Close() {
+	// The client is told that nothing more comes, unless the session is at its end already.
+	_ = o.session.CloseWrite()
+	o.tcp.Close()
+}
+
+// underTLS is the connection that the session of a secured sees.
+type underTLS secured
+
+func (u *underTLS) Read(b []byte) (int, error) {
+	if len(u.came) == 0 {
+		return 0, os.ErrDeadlineExceeded
+	}
+	n := copy(b, u.came)
+	u.came = u.came[n:]
+	return n, nil
+}
+
+func (u *underTLS) Write(b []byte) (int, error) {
+	if !u.tcp.Queue(b, maxPending+maxRecord) {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return len(b), nil
+}
+
+// maxRecord is the longest TLS record with its header (RFC 8446 section 5.2).
+const maxRecord = 5 + 1<<14 + 256
+
+// Close is the outlet's business.
+func (u *underTLS) Close() error { return nil }
+
+func (u *underTLS) LocalAddr() net.Addr  { return u.old.LocalAddr() }
+func (u *underTLS) RemoteAddr() net.Addr { return u.old.RemoteAddr() }
+
+// Nothing here waits, so there are no deadlines.
+func (u *underTLS) SetDeadline(time.Time) error      { return nil }
+func (u *underTLS) SetReadDeadline(time.Time) error  { return nil }
+func (u *underTLS) SetWriteDeadline(time.Time) error { return nil }
