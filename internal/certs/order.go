@@ -237,6 +237,11 @@ func (m *Manager) order(ctx context.Context, cache *certmagic.Cache, s *storage,
 	if err != nil {
 		return err
 	}
+	// An order may name the certificate it replaces (RFC 9773 section 5), and an authority that knows nothing of that one refuses it. So
+	// every other attempt names none.
+	e.mu.Lock()
+	config.DisableARI = e.failed%2 == 1
+	e.mu.Unlock()
 	config.Issuers = []certmagic.Issuer{m.newIssuer(config, profile)}
 	err = config.RenewCertAsync(ctx, e.name, early)
 	if failed != nil {
