@@ -41,6 +41,7 @@ type Loop struct {
 	joined []byte // packets cut out of joined ones, each with room before and behind
 	taken  int    // of joined
 	coded  []byte // what a connection's decoder is given
+	full   bool   // the last round has left packets unread, so more need not gather
 	packet Packet
 	pace   pace
 }
@@ -155,11 +156,12 @@ var pauseTime = unix.Timespec{Nsec: 50_000} // does not change
 // await returns how many sockets are ready. To be woken costs more than a packet, so a loop that is busy lets more of them gather.
 func (l *Loop) await() int {
 	n := l.wait(-1)
-	if l.pace.fast {
+	if l.pace.fast && !l.full {
 		pause := pauseTime
 		_ = unix.Nanosleep(&pause, nil) // a signal ends it early, which is as good
 		n = l.wait(0)
 	}
+	l.full = false
 	return n
 }
 
@@ -203,6 +205,7 @@ func (l *Loop) read(c *Conn, handle func(*Packet)) {
 	}
 	l.used += n
 	l.pace.packets += n
+	l.full = l.full || n == readMost
 	for i := first; i < first+n; i++ {
 		l.take(c, i, handle)
 	}
