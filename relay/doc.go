@@ -5,7 +5,7 @@
 // authenticated requests that the gate wrote anew; its answers are written anew on their way out. The plane moves the data of
 // allocations, by tables that mirror what the engine has confirmed, and delivers between two allocations of one server
 // without visiting the network. On Linux it is a shard for each processor: one goroutine around epoll that reads, handles and sends in
-// batches; elsewhere each socket has a goroutine.
+// batches, TCP and TLS included; elsewhere each socket has a goroutine.
 //
 // The package knows nothing of users or their passwords: Config.Keys is asked for keys. It accepts no TCP connections by
 // itself either; whoever owns the listener hands them over with Server.ServeStream.
