@@ -58,7 +58,8 @@ type Config struct {
 	Realm  string // "": callbox
 	Keys   KeysFunc
 	// AllowPeer says whether relays may send to an address; nil is the default policy, which denies everything that is not
-	// plainly on the public Internet. Another allocation of this server is always allowed.
+	// plainly on the public Internet. Another allocation of this server is always allowed. An IPv4 address in IPv6 clothes must
+	// be allowed both as it is written and as IPv4.
 	AllowPeer func(netip.AddrPort) bool
 	Own       []netip.AddrPort // addresses and ports that no rule opens; an unspecified address stands for every address of the host
 	Quota     Quota

@@ -31,7 +31,8 @@ func prefixes(list ...string) []netip.Prefix {
 }
 
 // Policy says which peers a relay may reach. The zero Policy is the default: public addresses only. Rules compare canonical
-// addresses, so an IPv4 address in IPv6 clothes is judged as IPv4; the most specific rule wins, and deny wins a tie.
+// addresses, so an IPv4 address in IPv6 clothes is judged as IPv4, and the clothes may be refused besides. The most specific
+// rule wins, and deny wins a tie.
 type Policy struct {
 	rules []rule // beside the default ones
 }
@@ -119,20 +120,26 @@ func (p *Policy) Allow(peer netip.AddrPort) bool {
 	if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
 		return false // no rule makes these a peer
 	}
-	best, allow := 0, true // bits of the deciding rule so far; a rule of no bits at all beats nothing
-	consider := func(r rule) {
-		if r.prefix.Contains(a) && (r.prefix.Bits() > best || r.prefix.Bits() == best && !r.allow) {
-			best, allow = r.prefix.Bits(), r.allow
-		}
+	// A rule may also name the clothes themselves: without 64:ff9b::/96 nobody is reached by way of a translator.
+	if worn := peer.Addr().Unmap().WithZone(""); worn != a && !p.decide(worn, nil) {
+		return false
 	}
-	for _, n := range denied {
+	return p.decide(a, denied)
+}
+
+// decide applies the rules, the built-in ones first.
+func (p *Policy) decide(a netip.Addr, builtin []netip.Prefix) bool {
+	best, allow := 0, true // bits of the deciding rule so far; a rule of no bits at all beats nothing
+	for _, n := range builtin {
 		if n.Contains(a) && n.Bits() > best {
 			best, allow = n.Bits(), false
 		}
 	}
 	best-- // a rule as wide as a default one, such as allow 10.0.0.0/8, was written to change it
 	for _, r := range p.rules {
-		consider(r)
+		if r.prefix.Contains(a) && (r.prefix.Bits() > best || r.prefix.Bits() == best && !r.allow) {
+			best, allow = r.prefix.Bits(), r.allow
+		}
 	}
 	return allow
 }

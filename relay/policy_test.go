@@ -30,6 +30,10 @@ func TestPolicy(t *testing.T) {
 		{deny: "0.0.0.0/0", yes: "2600::1", no: "8.8.8.8 ::ffff:8.8.8.8"},
 		{deny: "0.0.0.0/0", allow: "8.8.0.0/16", yes: "8.8.8.8", no: "9.9.9.9"},
 		{allow: "::ffff:10.0.0.0/104", yes: "10.1.2.3"},
+		{deny: "64:ff9b::/96", yes: "8.8.8.8 2002:808:808::1", no: "64:ff9b::808:808"},
+		{deny: "2002::/16", allow: "2002:808::/32", yes: "2002:808:808::1", no: "2002:909:909::1"},
+		{deny: "::/0", yes: "8.8.8.8", no: "2600::1 64:ff9b::808:808"},
+		{allow: "64:ff9b::/96", no: "64:ff9b::a00:1"},
 		{allow: "::1 127.0.0.1", yes: "::1 127.0.0.1", no: "127.0.0.2"},
 	} {
 		p, err := ParsePolicy(strings.Fields(row.allow), strings.Fields(row.deny))

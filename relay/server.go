@@ -208,13 +208,18 @@ func (s *Server) mayPermit(peer netip.AddrPort) bool {
 	if s.table.relaysAt(peer.Addr()) {
 		return true
 	}
-	return !s.cfg.Ports.sealed() && s.cfg.AllowPeer(netip.AddrPortFrom(canonical(peer.Addr()), peer.Port()))
+	return !s.cfg.Ports.sealed() && s.allows(peer)
+}
+
+// allows asks the policy about a peer's address as it is written, and as what it reaches.
+func (s *Server) allows(peer netip.AddrPort) bool {
+	reached := canonical(peer.Addr())
+	return s.cfg.AllowPeer(peer) && (reached == peer.Addr() || s.cfg.AllowPeer(netip.AddrPortFrom(reached, peer.Port())))
 }
 
 // mayLeave says whether a packet for the peer may go out to the network.
 func (s *Server) mayLeave(peer netip.AddrPort) bool {
-	peer = netip.AddrPortFrom(canonical(peer.Addr()), peer.Port())
-	return peer.Port() != 0 && s.cfg.AllowPeer(peer) && !s.own(peer)
+	return peer.Port() != 0 && s.allows(peer) && !s.own(netip.AddrPortFrom(canonical(peer.Addr()), peer.Port()))
 }
 
 // own says whether an address is one of callbox's own, which no rule opens.
