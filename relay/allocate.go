@@ -31,6 +31,9 @@ func askOf(m *message) (k ask, code int) {
 	}
 	requested, hasRequested := m.get(attrRequestedAddressFamily)
 	additional, hasAdditional := m.get(attrAdditionalAddressFamily)
+	if !hasAdditional {
+		additional, hasAdditional = m.get(attrAdditionalAddressFamilyDraft)
+	}
 	even, hasEven := m.get(attrEvenPort)
 	token, hasToken := m.get(attrReservationToken)
 	switch {
@@ -103,6 +106,10 @@ func (s *Server) allocate(r *request) {
 	})
 	if err != nil || answer.class != classSuccess || !s.admit(a) {
 		s.abandon(a)
+		if r.alloc = s.allocationOf(r.client); r.alloc != nil {
+			s.allocate(r) // the same five-tuple, or the same request twice, on another shard at the same time
+			return
+		}
 		if !errors.Is(err, ErrClosed) {
 			s.cfg.Log.Error("turn engine refused an allocation", keyError, err)
 		}
@@ -186,10 +193,12 @@ func (s *Server) openRelays(a *allocation, k ask) (code int) {
 			a.token = s.reservations.add(above, a.account, a.username)
 		}
 	}
-	if opened {
+	switch {
+	case opened:
 		return 0
-	}
-	if a.missing[four] != 0 {
+	case k.families == [2]bool{true, true}:
+		return codeInsufficientCapacity // whatever each of them lacks (RFC 8656 section 7.2, step 9)
+	case k.families[four]:
 		return a.missing[four]
 	}
 	return a.missing[six]

@@ -64,6 +64,9 @@ const (
 	attrAdditionalAddressFamily attribute = 0x8000
 	attrAddressErrorCode        attribute = 0x8001
 	attrFingerprint             attribute = 0x8028
+
+	// coturn and its clients ask for a dual allocation by the number of a draft; nobody else was given it.
+	attrAdditionalAddressFamilyDraft attribute = 0x8032
 )
 
 // understood says whether a comprehension-required attribute means something to this server.

@@ -114,7 +114,7 @@ func (t *table) releaseOne(r *relayed) {
 	}
 }
 
-// add makes an allocation known, unless it has ended meanwhile. Its relayed addresses were held before.
+// add makes an allocation known, unless it has ended meanwhile or its five-tuple has another. Its relayed addresses were held before.
 func (t *table) add(a *allocation) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -122,6 +122,9 @@ func (t *table) add(a *allocation) bool {
 		return false
 	}
 	if a.client.stream == nil {
+		if t.flows[a.client.flow()] != nil {
+			return false
+		}
 		t.flows[a.client.flow()] = a
 	}
 	for f := range a.relays {
