@@ -46,7 +46,7 @@ type allocation struct {
 
 	// mu guards the rest. No other lock is taken under it.
 	mu          sync.RWMutex
-	permissions map[netip.Addr]int64 // peer to its expiry, nanoseconds since 1970
+	permissions map[netip.Addr]int64 // peer to its expiry, a tick
 	byNumber    map[uint16]*channel
 	byPeer      map[netip.AddrPort]*channel
 }
@@ -61,8 +61,8 @@ type relayed struct {
 type channel struct {
 	number  uint16
 	peer    netip.AddrPort
-	direct  atomic.Bool // the policy lets packets for the peer out to the network
-	expires atomic.Int64
+	direct  atomic.Bool  // the policy lets packets for the peer out to the network
+	expires atomic.Int64 // a tick
 }
 
 func tupleOf(id uint64) *net.UDPAddr {
@@ -117,7 +117,7 @@ func (a *allocation) SetWriteDeadline(time.Time) error { return nil }
 func (a *allocation) permitted(peer netip.Addr, now time.Time) bool {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	return a.permissions[peer] > now.UnixNano()
+	return a.permissions[peer] > tick(now)
 }
 
 // wayTo says whether the peer may send to the client, and finds the live channel on which the client gets it; nil: there is
@@ -125,10 +125,10 @@ func (a *allocation) permitted(peer netip.Addr, now time.Time) bool {
 func (a *allocation) wayTo(peer netip.AddrPort, now time.Time) (c *channel, permitted bool) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	if a.permissions[peer.Addr()] <= now.UnixNano() {
+	if a.permissions[peer.Addr()] <= tick(now) {
 		return nil, false
 	}
-	if c = a.byPeer[peer]; c != nil && c.expires.Load() <= now.UnixNano() {
+	if c = a.byPeer[peer]; c != nil && c.expires.Load() <= tick(now) {
 		c = nil
 	}
 	return c, true
@@ -139,7 +139,7 @@ func (a *allocation) channelOf(number uint16, now time.Time) *channel {
 	a.mu.RLock()
 	c := a.byNumber[number]
 	a.mu.RUnlock()
-	if c == nil || c.expires.Load() <= now.UnixNano() {
+	if c == nil || c.expires.Load() <= tick(now) {
 		return nil
 	}
 	return c
@@ -161,7 +161,7 @@ func (a *allocation) room(peers []netip.AddrPort, limit int, now time.Time) bool
 	}
 	if len(a.permissions)+fresh > limit {
 		for p, expires := range a.permissions {
-			if expires <= now.UnixNano() {
+			if expires <= tick(now) {
 				delete(a.permissions, p)
 				// A peer of this request may be among them; it is fresh then.
 				for _, q := range peers {
@@ -182,7 +182,7 @@ func (a *allocation) roomForChannel(number uint16, limit int, now time.Time) boo
 	defer a.mu.Unlock()
 	if a.byNumber[number] == nil && len(a.byNumber) >= limit {
 		for n, c := range a.byNumber {
-			if c.expires.Load() <= now.UnixNano() {
+			if c.expires.Load() <= tick(now) {
 				a.drop(n, c)
 			}
 		}
@@ -206,7 +206,7 @@ func (a *allocation) permit(peers []netip.AddrPort, now time.Time) {
 		a.permissions = make(map[netip.Addr]int64, len(peers))
 	}
 	for _, p := range peers {
-		a.permissions[p.Addr()] = now.Add(permissionLifetime).UnixNano()
+		a.permissions[p.Addr()] = tick(now.Add(permissionLifetime))
 	}
 }
 
@@ -233,7 +233,7 @@ func (a *allocation) bind(number uint16, peer netip.AddrPort, direct bool, now t
 		a.byPeer[peer] = c
 	}
 	c.direct.Store(direct)
-	c.expires.Store(now.Add(channelLifetime).UnixNano())
+	c.expires.Store(tick(now.Add(channelLifetime)))
 }
 
 // judge asks the policy about the peers of all channels anew.

@@ -7,12 +7,19 @@ import (
 	"time"
 )
 
+// epoch is long before any moment that is told by it, so that no tick is zero or less. It does not change.
+var epoch = time.Now().Add(-100 * 365 * 24 * time.Hour)
+
+// tick is a moment as a number of nanoseconds that only grow: when the host's clock is set, permissions, channels and buckets must not
+// notice, as pion's timers do not.
+func tick(now time.Time) int64 { return int64(now.Sub(epoch)) }
+
 // bucket is a token bucket in one number: the time at which it will be full again. It never allocates and never waits.
-type bucket struct{ full atomic.Int64 }
+type bucket struct{ full atomic.Int64 } // a tick
 
 // take spends cost, a time at the allowed rate, and reports false if that overdraws a bucket that holds burst.
 func (b *bucket) take(cost, burst time.Duration, now time.Time) bool {
-	t := now.UnixNano()
+	t := tick(now)
 	for {
 		old := b.full.Load()
 		next := max(old, t) + int64(cost)

@@ -76,7 +76,7 @@ func (s *accounts) give(a *account, n int, now time.Time) {
 func (s *accounts) sweep(now time.Time) {
 	for len(s.idle) > 0 {
 		a := s.idle[0]
-		if a.allocations == 0 && a.rate.bucket.full.Load() > now.UnixNano() {
+		if a.allocations == 0 && a.rate.bucket.full.Load() > tick(now) {
 			return
 		}
 		a.idle = false
