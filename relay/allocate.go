@@ -204,16 +204,20 @@ func (s *Server) openRelays(a *allocation, k ask) (code int) {
 	return a.missing[six]
 }
 
-// admit makes an allocation that pion has made known to the plane.
+// admit makes an allocation that pion has made known to the plane. Its stream knows it first, so that it also learns of an early end.
 func (s *Server) admit(a *allocation) bool {
 	a.endWhole(a.created.Add(a.granted))
+	st := a.client.stream
+	if st != nil {
+		st.alloc.Store(a)
+	}
 	if !s.table.add(a) {
+		if st != nil {
+			st.alloc.Store(nil)
+		}
 		return false
 	}
 	s.counters.created.Add(1)
-	if st := a.client.stream; st != nil {
-		st.alloc.Store(a)
-	}
 	return true
 }
 
