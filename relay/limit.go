@@ -17,13 +17,14 @@ func tick(now time.Time) int64 { return int64(now.Sub(epoch)) }
 // bucket is a token bucket in one number: the time at which it will be full again. It never allocates and never waits.
 type bucket struct{ full atomic.Int64 } // a tick
 
-// take spends cost, a time at the allowed rate, and reports false if that overdraws a bucket that holds burst.
+// take spends cost, a time at the allowed rate, and reports false if that overdraws a bucket that holds burst. A full one pays for
+// anything: a rate so low that one packet takes more than the burst is slow, not nothing at all.
 func (b *bucket) take(cost, burst time.Duration, now time.Time) bool {
 	t := tick(now)
 	for {
 		old := b.full.Load()
 		next := max(old, t) + int64(cost)
-		if next-t > int64(burst) {
+		if next-t > int64(burst) && old > t {
 			return false
 		}
 		if b.full.CompareAndSwap(old, next) {

@@ -217,7 +217,8 @@ func TestBucket(t *testing.T) {
 		after time.Duration
 		bytes int
 		want  bool
-	}{{0, 500, true}, {0, 1, false}, {10 * time.Millisecond, 11, false}, {10 * time.Millisecond, 10, true}, {time.Hour, 500, true}, {time.Hour, 1, false}} {
+	}{{0, 500, true}, {0, 1, false}, {10 * time.Millisecond, 11, false}, {10 * time.Millisecond, 10, true}, {time.Hour, 500, true}, {time.Hour, 1, false},
+		{2 * time.Hour, 3000, true}, {2*time.Hour + 2*time.Second, 1000, false}, {2*time.Hour + 3*time.Second, 1, true}} {
 		if got := r.take(row.bytes, now.Add(row.after)); got != row.want {
 			t.Errorf("row %d: %v", i, got)
 		}
