@@ -15,6 +15,9 @@ func (s *Server) refresh(r *request) {
 		s.refuse(r, codeBadRequest)
 		return
 	}
+	if lifetime == 0 {
+		r.work.out.Flush() // what the client sent before this leaves while it has a socket to leave from
+	}
 	if v, found := r.get(attrRequestedAddressFamily); found {
 		f, ok := requestedFamily(v)
 		switch {
