@@ -144,7 +144,7 @@ func (st *stream) read() {
 	var f framer
 	for {
 		n, err := st.conn.Read(f.space())
-		if err != nil {
+		if n == 0 && err != nil { // with the last bytes it comes again
 			return
 		}
 		f.filled(n)

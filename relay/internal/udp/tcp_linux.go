@@ -152,9 +152,13 @@ func (t *TCP) decode(b []byte) bool {
 		slot := t.slot()
 		n, err := t.service.Through.Read(slot[len(t.rest):])
 		switch {
+		case n > 0: // an error beside it comes again
+			if !t.take(slot, n) {
+				return false
+			}
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return true
-		case err != nil || !t.take(slot, n):
+		case err != nil:
 			return false
 		}
 	}
