@@ -77,6 +77,11 @@ func (a *addresses) choose(f family, client netip.Addr, now time.Time) (advertis
 	if client.IsLoopback() && h.has(f.loopback()) {
 		return f.loopback(), f.loopback(), true
 	}
+	if f == six && h.primary[six].IsLoopback() && !client.IsLoopback() && !h.primary[four].IsLoopback() {
+		// ::1 is not IPv6 to somebody who came from elsewhere. 127.0.0.1 on a host without IPv4 is still good for something: browsers ask
+		// for no other family, and two relays of this process meet inside it.
+		return netip.Addr{}, netip.Addr{}, false
+	}
 	return h.primary[f], h.primary[f], h.primary[f].IsValid()
 }
 
