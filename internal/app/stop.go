@@ -14,6 +14,10 @@ const drainPoll = 100 * time.Millisecond
 func (a *App) stop(servers []*http.Server) error {
 	drain := a.live.Load().cfg.DrainTimeout
 	a.draining.Store(true) // /readyz says so from now on
+	for _, s := range servers {
+		// Behind a balancer that passes TCP through, a connection that is kept leads here again and again.
+		s.SetKeepAlivesEnabled(false)
+	}
 	// One deadline for clients and relays. Without a drain there is still a moment for the goodbye.
 	ctx, cancel := context.WithTimeout(context.Background(), max(drain, announceEvery))
 	defer cancel()

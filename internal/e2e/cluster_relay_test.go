@@ -63,6 +63,15 @@ func TestICEServersNameLivingNodes(t *testing.T) {
 		}
 		return nil
 	})
+	// Behind a balancer that passes TCP through, a kept connection would lead to this node again and again.
+	response, err := http.Get(c.nodes[2].URL("/readyz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	if response.StatusCode != http.StatusServiceUnavailable || !response.Close {
+		t.Errorf("the draining node answers %s, connection ends: %v", response.Status, response.Close)
+	}
 	c.nodes[2].Wait(30 * time.Second)
 	a.clean()
 }
