@@ -129,7 +129,9 @@ type Directory interface {
 	// Grant.Waiting and may tell it. A parked peer is a miss.
 	Locate(ctx context.Context, peer string, wait time.Duration) (NodeID, uint64, error)
 	// Release ends a claim. An epoch that is no longer current changes nothing
-	// and is no error.
+	// and is no error; from then on this node keeps no entry of that claim
+	// alive, nor one of its memberships. So who hears that another node has
+	// taken the peer over releases it too.
 	Release(ctx context.Context, peer string, epoch uint64) error
 	// Park gives a peer up and leaves its state for the next claim with the same proof, for
 	// ttl at most; it outlives this node. ErrFenced: the epoch is no longer

@@ -123,7 +123,7 @@ func (h *Hub) taken(to bus.NodeID, p *packet) {
 		return
 	}
 	cargo := s.cargoLocked()
-	c := s.conn
+	c, epoch := s.conn, s.epoch
 	s.endLocked()
 	s.conn = nil
 	s.mu.Unlock()
@@ -149,6 +149,11 @@ func (h *Hub) taken(to bus.NodeID, p *packet) {
 		c.shutdown(closeReplaced, "resumed on another node")
 	}
 	h.ship(to, p, &cargo)
+	h.background(func(ctx context.Context) {
+		if err := h.bus.Release(ctx, s.peer, epoch); err != nil {
+			h.log.Debug("a moved session's claim not released", logPeer, s.peer, logError, err)
+		}
+	})
 }
 
 // ship sends a state in parts.

@@ -117,9 +117,7 @@ func (b *Bus) claim(ctx context.Context, c bus.Claim) (bus.Grant, error) {
 			g.Waiting = append(g.Waiting, id)
 		}
 	}
-	b.mu.Lock()
-	b.claimed[c.Peer] = time.Now()
-	b.mu.Unlock()
+	b.holds(c.Peer, g.Epoch)
 	return g, nil
 }
 
@@ -161,7 +159,7 @@ func (b *Bus) locate(ctx context.Context, peer string, wait time.Duration) (bus.
 
 // Release ends a claim of this node.
 func (b *Bus) Release(ctx context.Context, peer string, epoch uint64) error {
-	b.unclaim(peer)
+	b.letGo(peer, epoch)
 	ctx, cancel, err := b.ready(ctx)
 	if err != nil {
 		return fmt.Errorf("release %s: %w", peer, err)
@@ -173,12 +171,6 @@ func (b *Bus) Release(ctx context.Context, peer string, epoch uint64) error {
 		return fmt.Errorf("release %s: %w", peer, noLink(ctx, err))
 	}
 	return nil
-}
-
-func (b *Bus) unclaim(peer string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	delete(b.claimed, peer)
 }
 
 // Park leaves a peer's state for its next claim.
@@ -201,6 +193,6 @@ func (b *Bus) Park(ctx context.Context, peer string, epoch uint64, state []byte,
 	case len(answer) != 1 || answer[0] != "P":
 		return fmt.Errorf("park %s: %w", peer, bus.ErrFenced)
 	}
-	b.unclaim(peer)
+	b.letGo(peer, epoch)
 	return nil
 }

@@ -150,8 +150,7 @@ func (b *Bus) linkDown(why error) {
 		// Whatever was claimed and joined must be claimed and joined again. Until it is, nobody is to look for it (sample):
 		// what has been told to be lost once is not lost anew every second.
 		b.mu.Lock()
-		clear(b.claimed)
-		clear(b.joined)
+		clear(b.held)
 		b.mu.Unlock()
 		b.queue.PutLink(false)
 		b.wakeLinks()

@@ -89,8 +89,7 @@ type Bus struct {
 	lookedAt time.Time
 	graceEnd time.Time
 	peers    map[bus.NodeID]*link
-	claimed  map[string]time.Time // peers held here: when their entry was last touched
-	joined   map[string]*membership
+	held     map[string]*holding // by peer
 	records  recordState
 }
 
@@ -141,8 +140,7 @@ func Open(ctx context.Context, c Config) (*Bus, error) {
 		kick:      make(chan struct{}, 1),
 		view:      map[bus.NodeID]*seen{},
 		peers:     map[bus.NodeID]*link{},
-		claimed:   map[string]time.Time{},
-		joined:    map[string]*membership{},
+		held:      map[string]*holding{},
 	}
 	b.scripts = newScripts(t.cluster)
 	b.queue.Init()
@@ -390,7 +388,11 @@ func (b *Bus) Stats() bus.Stats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s.Nodes = len(b.view)
-	s.Peers = len(b.claimed)
+	for _, h := range b.held {
+		if h.epoch > 0 {
+			s.Peers++
+		}
+	}
 	return s
 }
 

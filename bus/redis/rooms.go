@@ -5,17 +5,9 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"callbox/bus"
 )
-
-// membership says that this node has members in a room, whose key must not
-// expire.
-type membership struct {
-	peers   map[string]bool
-	touched time.Time
-}
 
 // Join adds a member of this node.
 func (b *Bus) Join(ctx context.Context, room string, m bus.Member, limit int) (bus.Room, error) {
@@ -30,28 +22,13 @@ func (b *Bus) Join(ctx context.Context, room string, m bus.Member, limit int) (b
 	if err != nil {
 		return bus.Room{}, fmt.Errorf("join room %s: %w", room, err)
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	j := b.joined[room]
-	if j == nil {
-		j = &membership{peers: map[string]bool{}}
-		b.joined[room] = j
-	}
-	j.peers[m.Peer] = true
-	j.touched = time.Now()
+	b.entered(m.Peer, room, m.Epoch)
 	return r, nil
 }
 
 // Leave removes a member.
 func (b *Bus) Leave(ctx context.Context, room, peer string, epoch uint64) (bus.Room, error) {
-	b.mu.Lock()
-	if j := b.joined[room]; j != nil {
-		delete(j.peers, peer)
-		if len(j.peers) == 0 {
-			delete(b.joined, room)
-		}
-	}
-	b.mu.Unlock()
+	b.left(peer, room, epoch)
 	r, err := b.room(ctx, room, "leave", bus.Member{Peer: peer, Epoch: epoch}, 0)
 	if err != nil {
 		return bus.Room{}, fmt.Errorf("leave room %s: %w", room, err)

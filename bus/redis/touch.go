@@ -3,10 +3,82 @@ package redis
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/redis/rueidis"
 )
+
+// holding is what this node has of one peer in Redis, whose keys must not
+// expire.
+type holding struct {
+	epoch   uint64 // of the claim; 0: there is none
+	rooms   []membership
+	touched time.Time
+}
+
+type membership struct {
+	room  string
+	epoch uint64
+}
+
+// holdingOf is called with mu.
+func (b *Bus) holdingOf(peer string) *holding {
+	h := b.held[peer]
+	if h == nil {
+		h = &holding{touched: time.Now()}
+		b.held[peer] = h
+	}
+	return h
+}
+
+// keysOf are one at least. Called with mu.
+func (b *Bus) keysOf(peer string, h *holding) (keys []string) {
+	if h.epoch > 0 {
+		entry, _ := b.keys.peer(peer)
+		keys = append(keys, entry)
+	}
+	for i := range h.rooms {
+		keys = append(keys, b.keys.room(h.rooms[i].room))
+	}
+	return keys
+}
+
+func (b *Bus) holds(peer string, epoch uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.holdingOf(peer).epoch = epoch
+}
+
+// letGo forgets a peer and its memberships; of a newer claim it knows nothing.
+func (b *Bus) letGo(peer string, epoch uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if h := b.held[peer]; h != nil && h.epoch <= epoch {
+		delete(b.held, peer)
+	}
+}
+
+func (b *Bus) entered(peer, room string, epoch uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	h := b.holdingOf(peer)
+	h.rooms = slices.DeleteFunc(h.rooms, func(m membership) bool { return m.room == room })
+	h.rooms = append(h.rooms, membership{room, epoch})
+}
+
+func (b *Bus) left(peer, room string, epoch uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	h := b.held[peer]
+	if h == nil {
+		return
+	}
+	h.rooms = slices.DeleteFunc(h.rooms, func(m membership) bool { return m.room == room && m.epoch <= epoch })
+	if len(h.rooms) == 0 && h.epoch == 0 {
+		delete(b.held, peer)
+	}
+}
 
 // touch keeps the keys of this node's peers and rooms, and those of the
 // records, from expiring. Called by keepRecords.
@@ -17,17 +89,13 @@ func (b *Bus) touch() {
 		cmds = append(cmds, b.pub.B().Pexpire().Key(key).Milliseconds(ttl.Milliseconds()).Build())
 	}
 	b.mu.Lock()
-	for peer, at := range b.claimed {
-		if now.Sub(at) >= touchEvery {
-			entry, _ := b.keys.peer(peer)
-			expire(entry, entryTTL)
-			b.claimed[peer] = now
+	for peer, h := range b.held {
+		if now.Sub(h.touched) < touchEvery {
+			continue
 		}
-	}
-	for room, m := range b.joined {
-		if now.Sub(m.touched) >= touchEvery {
-			expire(b.keys.room(room), entryTTL)
-			m.touched = now
+		h.touched = now
+		for _, key := range b.keysOf(peer, h) {
+			expire(key, entryTTL)
 		}
 	}
 	b.mu.Unlock()
@@ -56,22 +124,14 @@ func (b *Bus) touch() {
 // every second.
 func (b *Bus) sample() {
 	b.mu.Lock()
-	var key string
-	var there func() bool
-	for peer, at := range b.claimed {
-		key, _ = b.keys.peer(peer)
-		there = func() bool { return b.claimed[peer].Equal(at) }
-		break
-	}
-	for room, m := range b.joined {
-		if there == nil || rand.IntN(2) == 0 {
-			key = b.keys.room(room)
-			there = func() bool { return b.joined[room] == m }
-		}
+	var peer, key string
+	for p, h := range b.held { // in no order
+		keys := b.keysOf(p, h)
+		peer, key = p, keys[rand.IntN(len(keys))]
 		break
 	}
 	b.mu.Unlock()
-	if there == nil {
+	if key == "" {
 		return
 	}
 	ctx, cancel := context.WithTimeout(b.ctx, ioTimeout)
@@ -81,7 +141,8 @@ func (b *Bus) sample() {
 		return
 	}
 	b.mu.Lock()
-	still := there() // not released or left meanwhile
+	h := b.held[peer]
+	still := h != nil && slices.Contains(b.keysOf(peer, h), key) // not released or left meanwhile
 	b.mu.Unlock()
 	if still {
 		b.linkDown(errForgotten)

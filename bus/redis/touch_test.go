@@ -39,3 +39,74 @@ func TestALossIsToldOnceUntilThingsAreClaimedAgain(t *testing.T) {
 		}
 	}
 }
+
+func TestAPeerTakenOverElsewhereIsNotMissed(t *testing.T) {
+	m := miniredis.RunT(t)
+	ctx := context.Background()
+	a, _ := openLedger(t, "redis://"+m.Addr(), "a")
+	defer a.Close()
+	b, _ := openLedger(t, "redis://"+m.Addr(), "b")
+	defer b.Close()
+	enter := func(at *Bus) uint64 {
+		t.Helper()
+		g, err := at.Claim(ctx, bus.Claim{Peer: "p", Proof: []byte("proof")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := at.Join(ctx, "r", bus.Member{Peer: "p", Epoch: g.Epoch}, 0); err != nil {
+			t.Fatal(err)
+		}
+		return g.Epoch
+	}
+	first := enter(a)
+	second := enter(b)
+	if err := a.Release(ctx, "p", first); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Leave(ctx, "r", "p", second); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Release(ctx, "p", second); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		a.sample()
+		b.sample()
+	}
+	for _, n := range []*Bus{a, b} {
+		if s := n.Stats(); s.Peers != 0 || s.LinkDowns != 0 {
+			t.Errorf("%s holds %d peers and has told %d losses, want none", n.Self(), s.Peers, s.LinkDowns)
+		}
+	}
+}
+
+func TestALateGoodbyeDoesNotLetANewClaimExpire(t *testing.T) {
+	m := miniredis.RunT(t)
+	ctx := context.Background()
+	b, _ := openLedger(t, "redis://"+m.Addr(), "a")
+	defer b.Close()
+	claim := bus.Claim{Peer: "p", Proof: []byte("proof")}
+	var epochs [2]uint64
+	for i := range epochs {
+		g, err := b.Claim(ctx, claim)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Join(ctx, "r", bus.Member{Peer: "p", Epoch: g.Epoch}, 0); err != nil {
+			t.Fatal(err)
+		}
+		epochs[i] = g.Epoch
+	}
+	if _, err := b.Leave(ctx, "r", "p", epochs[0]); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Release(ctx, "p", epochs[0]); err != nil {
+		t.Fatal(err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	h := b.held["p"]
+	if h == nil || len(b.keysOf("p", h)) != 2 {
+		t.Errorf("held after the goodbye of an earlier session: %+v", h)
+	}
+}

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -255,6 +256,21 @@ func TestTwoConnectionsOfOneSession(t *testing.T) {
 			break
 		}
 	}
+	testkit.Eventually(t, 5*time.Second, "the first node keeps nothing of the session in Redis alive", func() error {
+		response, err := c.nodes[0].Client().Get(c.nodes[0].MetricsURL("/metrics"))
+		if err != nil {
+			return err
+		}
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		if err != nil {
+			return err
+		}
+		if !strings.Contains(string(text), "\ncallbox_bus_directory_peers 0\n") {
+			return errors.New("it counts as held there")
+		}
+		return nil
+	})
 	// A token of nobody's opens a new session, not this one.
 	third, err := (entrance{urls: []string{c.nodes[0].URL("")}, client: c.nodes[0].Client(), token: c.token}).dialer()(t.Context())
 	if err != nil {
