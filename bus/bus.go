@@ -180,12 +180,14 @@ type Member struct {
 	Node  NodeID
 	Epoch uint64
 	Info  []byte // opaque, at most MaxInfo bytes
+	Relay NodeID // for Join: what the room's relay was, should all that was shared be lost; never returned
 }
 
 // Room is one state of a room. Members are in no particular order.
 type Room struct {
 	Version uint64
-	Relay   NodeID // chosen at the first join; changes only when that node is gone or draining; empty without members
+	Began   uint64 // the version it began with: nobody was in it before, or all that was shared is lost; 0 without members
+	Relay   NodeID // chosen at the first join (Member.Relay, else that node, where they may); changes only when that node is gone or draining; empty without members
 	Members []Member
 }
 

@@ -77,12 +77,12 @@ func (h *Hub) NodesChanged(nodes []bus.NodeInfo) {
 			switch {
 			case m.s != nil:
 			case live[m.node]:
-				if !m.goneAt.IsZero() { // back before it was given up
-					m.goneAt = time.Time{}
+				if !m.there() { // back before it was given up
+					m.loseLocked()
 					h.rereadLocked(r)
 				}
-			case m.goneAt.IsZero():
-				m.goneAt = h.goneAt(r.name)
+			case m.there():
+				m.goneAt, m.lost = h.goneAt(r.name), false
 			}
 		}
 		if r.relay != "" && (!live[r.relay] || draining[r.relay]) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -218,6 +219,54 @@ func TestACutNodeGoesOnLocallyAndHeals(t *testing.T) {
 		}
 		return came > 0
 	})
+}
+
+func TestNobodyIsToldToHaveLeftARoomThatTheBusForgot(t *testing.T) {
+	c := newCluster(t, 3, Limits{})
+	var all []*client
+	for i, n := range c.nodes {
+		p := connect(t, n, fmt.Sprintf("user=u%d", i))
+		p.join("tea")
+		for _, other := range all {
+			other.await("peer-joined")
+		}
+		all = append(all, p)
+	}
+	last := c.nodes[2].hub
+	version := func() uint64 {
+		last.mu.RLock()
+		defer last.mu.RUnlock()
+		return last.rooms["tea"].version
+	}
+	before := version()
+	c.net.Forget()
+	n := 0
+	eventually(t, "everybody is back in the room", func() bool {
+		n++
+		all[0].send(fmt.Sprintf(`{"type":"broadcast","room":"tea","data":%d}`, n))
+		for i, p := range all[1:] {
+			if m := p.expect("broadcast"); string(m.Data) != strconv.Itoa(n) {
+				t.Fatalf("peer %d: %s instead of broadcast %d", i+1, m.raw, n)
+			}
+		}
+		r, err := c.nodes[0].bus.Room(t.Context(), "tea")
+		return err == nil && len(r.Members) == 3 && r.Began > before && version() == r.Version
+	})
+	for _, p := range all {
+		p.quiet()
+	}
+	// Who does not come back is given up, and who leaves is seen to.
+	c.nodes[1].hub.mu.Lock()
+	c.nodes[1].hub.rooms["tea"].members[all[0].peer].loseLocked()
+	c.nodes[1].hub.mu.Unlock()
+	c.nodes[1].hub.tickRooms(time.Now().Add(putBack + time.Second))
+	if m := all[1].expect("peer-left"); m.peerID() != all[0].peer || m.Reason != "gone" {
+		t.Fatalf("%s", m.raw)
+	}
+	all[0].send(`{"type":"leave","room":"tea"}`)
+	if m := all[2].expect("peer-left"); m.peerID() != all[0].peer || m.Reason != "left" {
+		t.Fatalf("%s", m.raw)
+	}
 }
 
 func TestAPeerTakenOverDuringACutIsDroppedByItsFormerNode(t *testing.T) {

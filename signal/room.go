@@ -26,7 +26,8 @@ type member struct {
 	node   bus.NodeID
 	epoch  uint64
 	s      *session  // if on this node
-	goneAt time.Time // its node is gone: when the others are told; zero: it is there
+	goneAt time.Time // its node is gone, or it is lost: when the others are told; zero: it is there
+	lost   bool      // the bus has forgotten it; its node lives, and is about to put it back
 }
 
 // viewLocked is the view of a room, made if there is none.
@@ -74,7 +75,7 @@ func flushAll(dirty []*session) {
 func (r *room) nodesLocked(self bus.NodeID) []bus.NodeID {
 	var nodes []bus.NodeID
 	for _, m := range r.members {
-		if m.node != self && m.goneAt.IsZero() && !slices.Contains(nodes, m.node) {
+		if m.node != self && m.there() && !slices.Contains(nodes, m.node) {
 			nodes = append(nodes, m.node)
 		}
 	}
@@ -83,11 +84,13 @@ func (r *room) nodesLocked(self bus.NodeID) []bus.NodeID {
 
 // mergeLocked makes the view what the bus says, and tells the members here the
 // differences. A member that is missing because its node is gone stays for the
-// resume window.
+// resume window; one that is missing because the bus has forgotten it, until its
+// node has had the time to put it back.
 func (h *Hub) mergeLocked(dirty []*session, r *room, now bus.Room, live map[bus.NodeID]bool, reason string) []*session {
 	if now.Version < r.version {
 		return dirty
 	}
+	forgotten := now.Began > r.version // with our own members, who never left
 	r.version = now.Version
 	dirty = r.relayLocked(dirty, now.Relay)
 	there := make(map[string]bool, len(now.Members))
@@ -100,14 +103,27 @@ func (h *Hub) mergeLocked(dirty []*session, r *room, now bus.Room, live map[bus.
 		switch {
 		case there[peer] || m.s != nil:
 			// One of ours that the bus has lost is put back by revalidation.
+		case m.lost && live[m.node]:
+		case live[m.node] && (forgotten || !m.goneAt.IsZero()):
+			m.loseLocked()
 		case live[m.node]:
 			dirty = r.absentLocked(dirty, peer, reason)
-		case m.goneAt.IsZero():
-			m.goneAt = h.goneAt(r.name)
+		case m.there():
+			m.goneAt, m.lost = h.goneAt(r.name), false
 		}
 	}
 	return dirty
 }
+
+// putBack is how long a node has for putting its members back into rooms that the bus has forgotten: one try, and another
+// at the next retry.
+const putBack = 10 * time.Second
+
+// there says whether the member's node lives.
+func (m *member) there() bool { return m.goneAt.IsZero() || m.lost }
+
+// loseLocked: the bus does not know the member any more, but its node lives.
+func (m *member) loseLocked() { m.goneAt, m.lost = time.Now().Add(putBack), true }
 
 // goneAt is when members of a room on a node that has just ended are given up.
 func (h *Hub) goneAt(room string) time.Time {
@@ -143,7 +159,7 @@ func (r *room) presentLocked(dirty []*session, peer string, node bus.NodeID, epo
 		dirty = r.absentLocked(dirty, peer, reasonGone)
 		return r.presentLocked(dirty, peer, node, epoch, who)
 	}
-	m.node, m.epoch, m.goneAt = node, epoch, time.Time{}
+	m.node, m.epoch, m.goneAt, m.lost = node, epoch, time.Time{}, false
 	return dirty
 }
 
@@ -208,9 +224,11 @@ func (h *Hub) enter(s *session, name string, fresh bool, then func(r *room, now 
 	h.mu.Lock()
 	r := h.viewLocked(name)
 	r.joins++
+	relay := r.relay
 	h.mu.Unlock()
 
 	me := s.member()
+	me.Relay = relay
 	ctx, cancel := h.call()
 	now, err := h.bus.Join(ctx, name, me, s.proto.roomSize(name, &h.limits))
 	cancel()

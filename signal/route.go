@@ -257,7 +257,7 @@ const missingFor = 5 * time.Second
 func (r *room) missingLocked(since time.Time) map[string]bus.NodeID {
 	var missing map[string]bus.NodeID
 	for peer, m := range r.members {
-		if m.goneAt.After(since) {
+		if !m.there() && m.goneAt.After(since) {
 			if missing == nil {
 				missing = make(map[string]bus.NodeID)
 			}

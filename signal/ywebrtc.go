@@ -190,7 +190,7 @@ func (h *Hub) publish(s *session, name string, frame []byte) {
 	if r != nil {
 		targets, nodes = r.localLocked(nil, ""), r.nodesLocked(h.self)
 		for _, m := range r.members {
-			if m.goneAt.IsZero() {
+			if m.there() {
 				clients++
 			}
 		}

@@ -75,9 +75,13 @@ func roomVersions(t *testing.T, c Cluster) {
 			t.Fatalf("version %d, but nothing has changed since %d", r.Version, last)
 		}
 	}
-	wantPeers(t, newer(a.join("r", "p", 5, 0)), "p")
+	first := newer(a.join("r", "p", 5, 0))
+	wantPeers(t, first, "p")
 	r := newer(b.join("r", "q", 6, 0))
 	wantPeers(t, r, "p", "q")
+	if first.Began != first.Version || r.Began != first.Version {
+		t.Errorf("the room began with %d, then with %d, want %d", first.Began, r.Began, first.Version)
+	}
 	for _, m := range r.Members {
 		want := bus.Member{Peer: "p", Node: a.id, Epoch: 5}
 		if m.Peer == "q" {
@@ -94,7 +98,19 @@ func roomVersions(t *testing.T, c Cluster) {
 	wantPeers(t, newer(a.leave("r", "p", 5)), "q")
 	wantPeers(t, newer(b.leave("r", "q", 6)))
 	wantPeers(t, b.room("r"))
-	wantPeers(t, newer(a.join("r", "p", 7, 0)), "p")
+	// Had it another relay before, it has that again, unless that is gone.
+	again, err := a.Join(ctx(t), "r", bus.Member{Peer: "p", Epoch: 7, Relay: b.id}, 0)
+	if err != nil || again.Relay != b.id || again.Members[0].Relay != "" {
+		t.Errorf("join with relay %s: %+v, %v", b.id, again, err)
+	}
+	wantPeers(t, newer(again), "p")
+	other, err := a.Join(ctx(t), "s", bus.Member{Peer: "p", Epoch: 7, Relay: "gone.1"}, 0)
+	if err != nil || other.Relay != a.id {
+		t.Errorf("join with a relay that is gone: %+v, %v", other, err)
+	}
+	if again.Began != again.Version {
+		t.Errorf("the room began anew with %d, want %d", again.Began, again.Version)
+	}
 	if _, err := a.Join(ctx(t), "r", bus.Member{Peer: "z", Info: make([]byte, bus.MaxInfo+1)}, 0); !errors.Is(err, bus.ErrTooLarge) {
 		t.Errorf("join with too much info: %v, want ErrTooLarge", err)
 	}

@@ -204,6 +204,20 @@ func (n *Network) Heal(id bus.NodeID) {
 	b.queue.Release()
 }
 
+// Forget loses the directory and the rooms, as a Redis that was emptied does. Nodes that are not cut off see it at once.
+func (n *Network) Forget() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.peers, n.rooms = map[string]*entry{}, map[string]*room{}
+	for _, b := range n.nodes {
+		if !b.cut {
+			b.counters.LinkDowns.Add(1)
+			b.queue.PutLink(false)
+			b.queue.PutLink(true)
+		}
+	}
+}
+
 // expire ends the lease of a node that is cut off; its own goroutine calls it.
 func (n *Network) expire(b *Bus) {
 	n.mu.Lock()

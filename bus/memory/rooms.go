@@ -11,6 +11,7 @@ import (
 
 type room struct {
 	version uint64
+	began   uint64
 	relay   bus.NodeID
 	members map[string]bus.Member
 }
@@ -70,9 +71,9 @@ func (n *Network) pickRelay(first bus.NodeID) bus.NodeID {
 }
 
 func (r *room) state() bus.Room {
-	s := bus.Room{Version: r.version, Relay: r.relay, Members: make([]bus.Member, 0, len(r.members))}
+	s := bus.Room{Version: r.version, Began: r.began, Relay: r.relay, Members: make([]bus.Member, 0, len(r.members))}
 	if len(r.members) == 0 {
-		s.Relay = ""
+		s.Began, s.Relay = 0, ""
 	}
 	for _, m := range r.members {
 		s.Members = append(s.Members, m)
@@ -97,7 +98,8 @@ func (b *Bus) Join(ctx context.Context, name string, m bus.Member, limit int) (b
 	if err := b.ready(ctx); err != nil {
 		return bus.Room{}, fmt.Errorf("join room %s: %w", name, err)
 	}
-	m.Node = b.self
+	was := m.Relay
+	m.Node, m.Relay = b.self, ""
 	m.Info = bytes.Clone(m.Info)
 	r := n.current(name)
 	old, again := r.members[m.Peer]
@@ -109,12 +111,19 @@ func (b *Bus) Join(ctx context.Context, name string, m bus.Member, limit int) (b
 	case again && old.Epoch == m.Epoch && old.Node == m.Node && bytes.Equal(old.Info, m.Info):
 		return r.state(), nil
 	}
+	begins := n.rooms[name] != r
 	if len(r.members) == 0 {
 		r.relay = n.pickRelay(b.self)
+		if n.usable(was) {
+			r.relay = was
+		}
 		n.rooms[name] = r
 	}
 	r.members[m.Peer] = m
 	n.changed(name, r)
+	if begins {
+		r.began = r.version
+	}
 	return r.state(), nil
 }
 

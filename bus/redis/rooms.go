@@ -55,7 +55,7 @@ func (b *Bus) room(ctx context.Context, room, op string, m bus.Member, limit int
 	}
 	defer cancel()
 	answer, err := b.ask(ctx, b.scripts.room, []string{b.keys.room(room)}, func([]bus.NodeID) []string {
-		usable, preferred := b.relays(op == "join")
+		usable, preferred := b.relays(op == "join", m.Relay)
 		return []string{
 			op, list(usable), string(preferred), millis(entryTTL),
 			string(b.self), m.Peer, strconv.FormatUint(m.Epoch, 10), string(m.Info), strconv.Itoa(limit),
@@ -74,8 +74,8 @@ func (b *Bus) room(ctx context.Context, room, op string, m bus.Member, limit int
 }
 
 // relays returns the nodes that may be a room's relay, and the one to take: at
-// a join this node if it may, else the least loaded.
-func (b *Bus) relays(join bool) (usable []bus.NodeID, preferred bus.NodeID) {
+// a join the one before, else this node, if they may; else the least loaded.
+func (b *Bus) relays(join bool, before bus.NodeID) (usable []bus.NodeID, preferred bus.NodeID) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	load := 0
@@ -88,22 +88,27 @@ func (b *Bus) relays(join bool) (usable []bus.NodeID, preferred bus.NodeID) {
 			preferred, load = id, n
 		}
 	}
-	if self := b.view[b.self]; join && self != nil && !self.info.Draining {
-		preferred = b.self
+	for _, id := range []bus.NodeID{b.self, before} {
+		if s := b.view[id]; join && s != nil && !s.info.Draining {
+			preferred = id
+		}
 	}
 	return usable, preferred
 }
 
 func parseRoom(answer []string) (bus.Room, error) {
-	if len(answer) < 3 || answer[0] != "R" {
+	if len(answer) < 4 || answer[0] != "R" {
 		return bus.Room{}, fmt.Errorf("redis: unexpected answer %q", answer[0])
 	}
-	r := bus.Room{Relay: bus.NodeID(answer[2])}
+	r := bus.Room{Relay: bus.NodeID(answer[3])}
 	var err error
 	if r.Version, err = strconv.ParseUint(answer[1], 10, 64); err != nil {
 		return bus.Room{}, fmt.Errorf("redis: room version: %w", err)
 	}
-	for i := 3; i+1 < len(answer); i += 2 {
+	if r.Began, err = strconv.ParseUint(answer[2], 10, 64); err != nil {
+		return bus.Room{}, fmt.Errorf("redis: first version of a room: %w", err)
+	}
+	for i := 4; i+1 < len(answer); i += 2 {
 		node, rest, _ := strings.Cut(answer[i+1], "\n")
 		number, info, _ := strings.Cut(rest, "\n")
 		epoch, err := strconv.ParseUint(number, 10, 64)

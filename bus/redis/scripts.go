@@ -113,15 +113,16 @@ redis.call('HSET', KEYS[1], 's', ARGV[3], 'u', whole(math.floor(micros() / 1000)
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return {'P'}`
 
-// A room is a hash: v version, r relay, m<peer> "node\nepoch\ninfo".
+// A room is a hash: v version, b the version it began with, r relay, m<peer>
+// "node\nepoch\ninfo". Other fields are a later release's.
 
 // KEYS room; ARGV live, dead, op (join, leave, look), usable relays, preferred
 // relay, ttl ms, self, peer, epoch, info, limit.
-// Returns R version relay (peer member)...; X full; F fenced; U node...
+// Returns R version began relay (peer member)...; X full; F fenced; U node...
 const scriptRoom = `
 local op, self, peer, epoch = ARGV[3], ARGV[7], ARGV[8], tonumber(ARGV[9])
 local all = redis.call('HGETALL', KEYS[1])
-local version, relay, members, count, unknown, gone = 0, '', {}, 0, {'U'}, {}
+local version, began, relay, members, count, unknown, gone = 0, 0, '', {}, 0, {'U'}, {}
 local function alive(id)
   if listed(ARGV[1], id) then return true end
   if not listed(ARGV[2], id) then unknown[#unknown + 1] = id end
@@ -130,8 +131,9 @@ end
 for i = 1, #all, 2 do
   local k, v = all[i], all[i + 1]
   if k == 'v' then version = tonumber(v)
+  elseif k == 'b' then began = tonumber(v)
   elseif k == 'r' then relay = v
-  else
+  elseif string.sub(k, 1, 1) == 'm' then
     local p = string.sub(k, 2)
     if alive(string.sub(v, 1, string.find(v, '\n', 1, true) - 1)) then
       members[p] = v
@@ -185,12 +187,13 @@ if changed then
   if count == 0 then
     redis.call('DEL', KEYS[1])
   else
-    redis.call('HSET', KEYS[1], 'v', whole(version), 'r', relay)
+    if began == 0 then began = version end
+    redis.call('HSET', KEYS[1], 'v', whole(version), 'b', whole(began), 'r', relay)
   end
 end
-if count > 0 then redis.call('PEXPIRE', KEYS[1], ARGV[6]) end
+if count > 0 then redis.call('PEXPIRE', KEYS[1], ARGV[6]) else began = 0 end
 if refused then return {refused} end
-local out = {'R', whole(version), relay}
+local out = {'R', whole(version), whole(began), relay}
 for p, v in pairs(members) do
   out[#out + 1] = p
   out[#out + 1] = v
