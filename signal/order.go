@@ -35,6 +35,7 @@ func (s *session) next(dest string) (n, prev uint64) {
 	}
 	if len(s.chains) > maxSources {
 		clear(s.chains) // prev 0 says: do not wait for any
+		clear(s.unused)
 	}
 	prev = s.chains[dest]
 	s.chains[dest] = s.counter
@@ -48,10 +49,39 @@ func (s *session) unsent(dest string, n, prev uint64) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.chains[dest] == n {
-		s.chains[dest] = prev
+	gaps := s.unused[dest]
+	ends := func(at uint64) int { return slices.IndexFunc(gaps, func(g gap) bool { return g.n == at }) }
+	if s.chains[dest] != n { // others were sent after it; they may come back too
+		if i := ends(prev); i >= 0 {
+			gaps[i].n = n
+			return
+		}
+		if len(gaps) == maxGaps {
+			gaps = slices.Delete(gaps, 0, 1)
+		}
+		if s.unused == nil {
+			s.unused = make(map[string][]gap)
+		}
+		s.unused[dest] = append(gaps, gap{n, prev})
+		return
+	}
+	for i := ends(prev); i >= 0; i = ends(prev) {
+		prev = gaps[i].prev
+		gaps = slices.Delete(gaps, i, i+1)
+	}
+	s.chains[dest] = prev
+	if len(gaps) == 0 {
+		delete(s.unused, dest)
+	} else {
+		s.unused[dest] = gaps
 	}
 }
+
+// gap is a run of numbers to one destination that were not used: the last of them, and the one before the first.
+type gap struct{ n, prev uint64 }
+
+// maxGaps of one destination are remembered. Who waits for a forgotten number waits in vain, but not for long.
+const maxGaps = 16
 
 // deliver takes a signal or broadcast from another peer, in the sender's order.
 // flush has to follow.

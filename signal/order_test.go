@@ -120,3 +120,31 @@ func TestATakenBackNumberIsNotWaitedFor(t *testing.T) {
 		t.Fatal(n1, p1, n2, p2, n3, p3)
 	}
 }
+
+// What comes back does so in the order it was sent in, the last of it last.
+func TestAfterARunThatCameBackNobodyIsWaitedFor(t *testing.T) {
+	type number struct{ n, prev uint64 }
+	for name, back := range map[string][]int{
+		"in order": {2, 3, 4, 5}, "the other way round": {5, 4, 3, 2}, "mixed": {3, 2, 5, 4}, "not the first": {3, 4, 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := orderSession(true)
+			var sent [6]number
+			for i := 1; i < len(sent); i++ {
+				sent[i].n, sent[i].prev = s.next("x")
+				s.next("another")
+			}
+			want := sent[5].n
+			for _, i := range back {
+				s.unsent("x", sent[i].n, sent[i].prev)
+				want = min(want, sent[i].prev)
+			}
+			if _, prev := s.next("x"); prev != want {
+				t.Errorf("the next comes after %d, want %d", prev, want)
+			}
+			if len(s.unused) != 0 {
+				t.Errorf("left: %v", s.unused)
+			}
+		})
+	}
+}

@@ -45,6 +45,7 @@ type session struct {
 
 	counter uint64            // numbers what this session sends to other peers
 	chains  map[string]uint64 // the number last sent: by peer id, or "\x00" and room
+	unused  map[string][]gap  // numbers below it that came back
 
 	fresh   bool // nothing was ever sent to this peer id before this session
 	sources map[string]*source
