@@ -60,7 +60,8 @@ func (r Record) Next(value []byte, ttl time.Duration, now time.Time) Record {
 // Store is the durable side of Records on one node's disk: one JSON file a bucket. It
 // satisfies Records by itself, for a process that is no node of anything.
 type Store struct {
-	dir string // empty: nothing on disk
+	dir   string           // empty: nothing on disk
+	clock func() time.Time // when records end; this machine's unless UseClock says otherwise
 
 	// turn is held by the one goroutine that writes; a channel, because it is
 	// held across file I/O and waiting for it ends with the context.
@@ -74,7 +75,7 @@ type Store struct {
 // keeps records in memory only. A file that is damaged is an error wrapping
 // ErrDamaged that says where and what to do; it is never overwritten.
 func OpenStore(dir string) (*Store, error) {
-	s := &Store{dir: dir, turn: make(chan struct{}, 1), buckets: map[string]map[string]Record{}}
+	s := &Store{dir: dir, clock: time.Now, turn: make(chan struct{}, 1), buckets: map[string]map[string]Record{}}
 	if dir == "" {
 		return s, nil
 	}
@@ -95,6 +96,9 @@ func OpenStore(dir string) (*Store, error) {
 	}
 	return s, nil
 }
+
+// UseClock has records end by another clock than this machine's, the one that all nodes go by. Called before the store is used.
+func (s *Store) UseClock(clock func() time.Time) { s.clock = clock }
 
 // Buckets returns the names of the buckets that have records or tombstones.
 func (s *Store) Buckets() []string {
@@ -124,7 +128,7 @@ func (s *Store) Load(ctx context.Context, bucket string) (map[string][]byte, err
 	if err := CheckBucket(bucket); err != nil {
 		return nil, err
 	}
-	now := time.Now()
+	now := s.clock()
 	all := s.All(bucket)
 	live := make(map[string][]byte, len(all))
 	for k, r := range all {
@@ -139,7 +143,7 @@ func (s *Store) Load(ctx context.Context, bucket string) (map[string][]byte, err
 func (s *Store) Update(ctx context.Context, bucket, key string, f func(old []byte) ([]byte, time.Duration, error)) error {
 	for range 100 {
 		old, _ := s.Get(bucket, key)
-		next, err := Compute(bucket, key, old, time.Now(), f)
+		next, err := Compute(bucket, key, old, s.clock(), f)
 		if err != nil {
 			return err
 		}
@@ -202,7 +206,7 @@ func (s *Store) Merge(ctx context.Context, bucket string, records map[string]Rec
 	defer s.give()
 	old := s.All(bucket)
 	newer := make(map[string]Record)
-	now := time.Now()
+	now := s.clock()
 	for k, r := range records {
 		was, there := old[k]
 		over := !r.Expires.IsZero() && !now.Before(r.Expires)
@@ -234,7 +238,7 @@ func (s *Store) give() { <-s.turn }
 // write makes the bucket with the changes durable, then visible. Called with the turn.
 // Records whose time is over are left out.
 func (s *Store) write(bucket string, old, changes map[string]Record) error {
-	now := time.Now()
+	now := s.clock()
 	next := make(map[string]Record, len(old)+len(changes))
 	for k, r := range old {
 		if r.Expires.IsZero() || now.Before(r.Expires) {

@@ -87,7 +87,7 @@ func (b *Bus) claim(ctx context.Context, c bus.Claim) (bus.Grant, error) {
 	proof := sha256.Sum256(c.Proof)
 	entry, waiting := b.keys.peer(c.Peer)
 	answer, err := b.ask(ctx, b.scripts.claim, []string{entry, waiting}, func([]bus.NodeID) []string {
-		return []string{string(b.self), hex.EncodeToString(proof[:]), strconv.FormatUint(c.Held, 10), millis(entryTTL)}
+		return []string{string(b.self), hex.EncodeToString(proof[:]), strconv.FormatUint(c.Held, 10), millis(entryTTL), b.latestNumber()}
 	})
 	if err != nil {
 		return bus.Grant{}, err
@@ -117,6 +117,7 @@ func (b *Bus) claim(ctx context.Context, c bus.Claim) (bus.Grant, error) {
 			g.Waiting = append(g.Waiting, id)
 		}
 	}
+	b.number(g.Epoch)
 	b.holds(c.Peer, g.Epoch)
 	return g, nil
 }

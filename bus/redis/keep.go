@@ -224,6 +224,7 @@ func (k *keeper) renew() (nodeList, error) {
 	}
 	ctx, cancel := context.WithTimeout(b.ctx, ioTimeout*3/4)
 	defer cancel()
+	asked := time.Now()
 	answer, err := b.scripts.renew.Exec(ctx, b.pub, []string{b.keys.nodes()},
 		[]string{string(b.self), string(entry), millis(leaseTime), millis(nodesTTL)}).AsStrSlice()
 	if err != nil {
@@ -241,7 +242,8 @@ func (k *keeper) renew() (nodeList, error) {
 		fresh:   answer[1] == "1",
 		entries: make(map[bus.NodeID]listed, len(answer)/2),
 	}
-	b.offset.Store(int64(list.now) - time.Now().UnixNano())
+	b.followClock(time.UnixMicro(micros), asked)
+	b.number(uint64(max(micros, 0)))
 	parsed := make(map[string]parsedEntry, len(list.entries))
 	for i := 2; i+1 < len(answer); i += 2 {
 		id := answer[i]
@@ -295,7 +297,8 @@ func (b *Bus) look(list nodeList, asked time.Time, lost bool) {
 	grace := now.Before(b.graceEnd)
 	forgetful := grace || now.Sub(b.lossAt) < leaseTime+renewEvery
 	for id, e := range list.entries {
-		if e.deadline > list.now {
+		// A deadline far away is from before Redis' clock was set back; who lives writes another at once.
+		if e.deadline > list.now && e.deadline <= list.now+2*leaseTime {
 			b.view[id] = &seen{e.info, e.term, e.deadline, now.Add(e.deadline - list.now)}
 		}
 	}

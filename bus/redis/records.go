@@ -65,9 +65,6 @@ func (r *recordState) notify(message string) {
 	r.token()
 }
 
-// redisNow is the time by Redis' clock.
-func (b *Bus) redisNow() time.Time { return time.Now().Add(time.Duration(b.offset.Load())) }
-
 func (b *Bus) usable() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

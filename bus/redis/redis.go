@@ -72,6 +72,7 @@ type Bus struct {
 	up        atomic.Bool     // the link, as the handler was told
 	trouble   atomic.Int64    // unix nanoseconds of the last sign of trouble with Redis
 	offset    atomic.Int64    // Redis' clock minus ours, nanoseconds
+	latest    atomic.Uint64   // the highest epoch, version or time of Redis in microseconds that this node has seen
 	term      atomic.Uint64   // of the lease and the subscription
 	lease     atomic.Pointer[time.Time]
 
@@ -142,6 +143,7 @@ func Open(ctx context.Context, c Config) (*Bus, error) {
 		peers:     map[bus.NodeID]*link{},
 		held:      map[string]*holding{},
 	}
+	b.store.UseClock(b.redisNow)
 	b.scripts = newScripts(t.cluster)
 	b.queue.Init()
 	b.records.init()
@@ -191,6 +193,9 @@ func (b *Bus) connect(ctx context.Context, t target) error {
 		if err == nil && strings.Contains(info, "cluster_enabled:1") {
 			return fmt.Errorf("bus: Redis at %s runs as a cluster: use redis+cluster://", t.text)
 		}
+	}
+	if err := b.setClock(ctx); err != nil {
+		return unreachable(err)
 	}
 	if err := b.syncRecords(ctx); err != nil {
 		return fmt.Errorf("bus: records in Redis at %s: %w", t.text, err)
@@ -365,20 +370,6 @@ func (b *Bus) ready(ctx context.Context) (context.Context, context.CancelFunc, e
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	return ctx, cancel, nil
-}
-
-// noLink marks errors that mean Redis was not reached.
-func noLink(ctx context.Context, err error) error {
-	if err == nil {
-		return nil
-	}
-	if _, said := rueidis.IsRedisErr(err); said {
-		return err
-	}
-	if errors.Is(ctx.Err(), context.Canceled) {
-		return ctx.Err()
-	}
-	return fmt.Errorf("%w: %w", bus.ErrNoLink, err)
 }
 
 // Stats returns the node's counters.

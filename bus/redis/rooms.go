@@ -58,7 +58,7 @@ func (b *Bus) room(ctx context.Context, room, op string, m bus.Member, limit int
 		usable, preferred := b.relays(op == "join", m.Relay)
 		return []string{
 			op, list(usable), string(preferred), millis(entryTTL),
-			string(b.self), m.Peer, strconv.FormatUint(m.Epoch, 10), string(m.Info), strconv.Itoa(limit),
+			string(b.self), m.Peer, strconv.FormatUint(m.Epoch, 10), string(m.Info), strconv.Itoa(limit), b.latestNumber(),
 		}
 	})
 	if err != nil {
@@ -70,7 +70,9 @@ func (b *Bus) room(ctx context.Context, room, op string, m bus.Member, limit int
 	case "F":
 		return bus.Room{}, bus.ErrFenced
 	}
-	return parseRoom(answer)
+	r, err := parseRoom(answer)
+	b.number(r.Version)
+	return r, err
 }
 
 // relays returns the nodes that may be a room's relay, and the one to take: at

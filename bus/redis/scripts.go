@@ -51,7 +51,7 @@ return out`
 // A peer is a hash: n node, e epoch, p hash of the proof; parked also: s state,
 // u until when in ms. Beside it a sorted set of the nodes that wait for it.
 
-// KEYS peer, waiting; ARGV live, dead, self, proof, held, ttl ms.
+// KEYS peer, waiting; ARGV live, dead, self, proof, held, ttl ms, latest number.
 // Returns G epoch previous parked waiting...; T taken; F fenced; U node.
 const scriptClaim = `
 local us = micros()
@@ -72,7 +72,7 @@ elseif e[1] then
 end
 if counts and not same then return {'T'} end
 if held > 0 and epoch > held then return {'F'} end
-epoch = math.max(epoch, held, us) + 1
+epoch = math.max(epoch, held, tonumber(ARGV[7]), us) + 1
 local out = {'G', whole(epoch), same and e[1] or '', counts and same and e[4] or ''}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], whole(math.floor(now)), '+inf')) do out[#out + 1] = id end
 redis.call('DEL', KEYS[1], KEYS[2])
@@ -117,7 +117,7 @@ return {'P'}`
 // "node\nepoch\ninfo". Other fields are a later release's.
 
 // KEYS room; ARGV live, dead, op (join, leave, look), usable relays, preferred
-// relay, ttl ms, self, peer, epoch, info, limit.
+// relay, ttl ms, self, peer, epoch, info, limit, latest number.
 // Returns R version began relay (peer member)...; X full; F fenced; U node...
 const scriptRoom = `
 local op, self, peer, epoch = ARGV[3], ARGV[7], ARGV[8], tonumber(ARGV[9])
@@ -183,7 +183,7 @@ elseif not listed(ARGV[4], relay) then
   if relay ~= before then changed = true end
 end
 if changed then
-  version = math.max(version, micros()) + 1
+  version = math.max(version, tonumber(ARGV[12]), micros()) + 1
   if count == 0 then
     redis.call('DEL', KEYS[1])
   else

@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/alicebob/miniredis/v2"
 
@@ -108,5 +109,55 @@ func TestALateGoodbyeDoesNotLetANewClaimExpire(t *testing.T) {
 	h := b.held["p"]
 	if h == nil || len(b.keysOf("p", h)) != 2 {
 		t.Errorf("held after the goodbye of an earlier session: %+v", h)
+	}
+}
+
+// Another Redis may take over whose clock is behind.
+func TestNumbersGrowThoughRedisIsEmptyAndItsClockGoesBack(t *testing.T) {
+	m := miniredis.RunT(t)
+	ctx := context.Background()
+	now := time.Now()
+	m.SetTime(now)
+	a, _ := openLedger(t, "redis://"+m.Addr(), "a")
+	defer a.Close()
+	b, _ := openLedger(t, "redis://"+m.Addr(), "b")
+	defer b.Close()
+	enter := func(at *Bus) (uint64, uint64) {
+		t.Helper()
+		g, err := at.Claim(ctx, bus.Claim{Peer: "p", Proof: []byte("proof")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := at.Join(ctx, "r", bus.Member{Peer: "p", Epoch: g.Epoch}, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g.Epoch, r.Version
+	}
+	epoch, version := enter(a)
+	m.SetTime(now.Add(time.Second))
+	if err := b.refresh(ctx); err != nil {
+		t.Fatal(err)
+	}
+	m.FlushAll()
+	m.SetTime(now.Add(-5 * time.Minute))
+	if e, v := enter(b); e <= epoch || v <= version {
+		t.Errorf("epoch %d after %d, version %d after %d", e, epoch, v, version)
+	}
+}
+
+// Nodes whose clocks differ agree on when a record ends: Redis' clock says it.
+func TestARecordEndsByRedisClock(t *testing.T) {
+	m := miniredis.RunT(t)
+	ctx := context.Background()
+	m.SetTime(time.Now().Add(-time.Hour))
+	b, _ := openLedger(t, "redis://"+m.Addr(), "a")
+	defer b.Close()
+	err := b.Update(ctx, "users", "short", func([]byte) ([]byte, time.Duration, error) { return []byte("v"), time.Minute, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all, err := b.Load(ctx, "users"); err != nil || string(all["short"]) != "v" {
+		t.Errorf("a record of a minute is over at once: %v, %v", all, err)
 	}
 }
