@@ -22,16 +22,6 @@ type membership struct {
 	epoch uint64
 }
 
-// holdingOf is called with mu.
-func (b *Bus) holdingOf(peer string) *holding {
-	h := b.held[peer]
-	if h == nil {
-		h = &holding{touched: time.Now()}
-		b.held[peer] = h
-	}
-	return h
-}
-
 // keysOf are one at least. Called with mu.
 func (b *Bus) keysOf(peer string, h *holding) (keys []string) {
 	if h.epoch > 0 {
@@ -44,10 +34,11 @@ func (b *Bus) keysOf(peer string, h *holding) (keys []string) {
 	return keys
 }
 
+// holds begins anew: who has a new claim joins its rooms again.
 func (b *Bus) holds(peer string, epoch uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.holdingOf(peer).epoch = epoch
+	b.held[peer] = &holding{epoch: epoch, touched: time.Now()}
 }
 
 // letGo forgets a peer and its memberships; of a newer claim it knows nothing.
@@ -62,7 +53,11 @@ func (b *Bus) letGo(peer string, epoch uint64) {
 func (b *Bus) entered(peer, room string, epoch uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	h := b.holdingOf(peer)
+	h := b.held[peer]
+	if h == nil {
+		h = &holding{touched: time.Now()}
+		b.held[peer] = h
+	}
 	h.rooms = slices.DeleteFunc(h.rooms, func(m membership) bool { return m.room == room })
 	h.rooms = append(h.rooms, membership{room, epoch})
 }
