@@ -27,19 +27,16 @@ local function whole(n) return string.format('%.0f', n) end
 const scriptRenew = `
 local us = micros()
 local now = math.floor(us / 1000)
+local function deadline(entry) return tonumber(string.match(entry, '^(%d+)|') or 0) end -- 0: malformed
 local old = redis.call('HGET', KEYS[1], ARGV[1])
 local fresh = '1'
-if old then
-  local deadline = tonumber(string.sub(old, 1, string.find(old, '|', 1, true) - 1))
-  if deadline > now then fresh = '0' end
-end
+if old and deadline(old) > now then fresh = '0' end
 redis.call('HSET', KEYS[1], ARGV[1], whole(now + tonumber(ARGV[3])) .. '|' .. ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 local out = {whole(us), fresh}
 local all = redis.call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
-  local deadline = tonumber(string.sub(all[i + 1], 1, string.find(all[i + 1], '|', 1, true) - 1))
-  if deadline + tonumber(ARGV[4]) < now then
+  if deadline(all[i + 1]) + tonumber(ARGV[4]) < now then
     redis.call('HDEL', KEYS[1], all[i])
   else
     out[#out + 1] = all[i]
@@ -135,7 +132,8 @@ for i = 1, #all, 2 do
   elseif k == 'r' then relay = v
   elseif string.sub(k, 1, 1) == 'm' then
     local p = string.sub(k, 2)
-    if alive(string.sub(v, 1, string.find(v, '\n', 1, true) - 1)) then
+    local node = string.match(v, '^([^\n]*)\n%d+\n')
+    if node and alive(node) then
       members[p] = v
       count = count + 1
     else
@@ -146,11 +144,7 @@ end
 if relay ~= '' then alive(relay) end
 if #unknown > 1 then return unknown end
 
-local function mepoch(v)
-  local a = string.find(v, '\n', 1, true)
-  local b = string.find(v, '\n', a + 1, true)
-  return tonumber(string.sub(v, a + 1, b - 1))
-end
+local function mepoch(v) return tonumber(string.match(v, '^[^\n]*\n(%d+)\n')) end
 local changed = #gone > 0
 for _, k in ipairs(gone) do redis.call('HDEL', KEYS[1], k) end
 local refused

@@ -161,3 +161,22 @@ func TestARecordEndsByRedisClock(t *testing.T) {
 		t.Errorf("a record of a minute is over at once: %v, %v", all, err)
 	}
 }
+
+func TestMalformedEntriesStopNobody(t *testing.T) {
+	m := miniredis.RunT(t)
+	ctx := context.Background()
+	b, _ := openLedger(t, "redis://"+m.Addr(), "a")
+	defer b.Close()
+	m.HSet(b.keys.nodes(), "evil.1", "no deadline", "evil.2", "|")
+	m.HSet(b.keys.room("r"), "mx", "no lines", "my", "\n\n", "mz", "node\nnumber\n", "later", "field of another release")
+	if err := b.refresh(ctx); err != nil {
+		t.Errorf("the lease is not renewed: %v", err)
+	}
+	r, err := b.Join(ctx, "r", bus.Member{Peer: "p", Epoch: 1}, 1)
+	if err != nil || len(r.Members) != 1 {
+		t.Errorf("a room with malformed members: %+v, %v", r, err)
+	}
+	if keys, _ := m.HKeys(b.keys.nodes()); len(keys) != 1 {
+		t.Errorf("nodes listed: %q", keys)
+	}
+}
