@@ -2,6 +2,7 @@ package signal
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -210,6 +211,21 @@ func (s *session) forgetSourcesLocked() {
 		}
 	}
 	s.fresh = false
+}
+
+// forgetRoom forgets how far the broadcasts of a room have come: of those that are sent before the session is back nothing
+// will be heard, and the next one must not wait for them.
+func (s *session) forgetRoom(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, src := range s.sources {
+		if strings.HasPrefix(key, castKey(name, "")) {
+			for i := range src.pending {
+				s.unpendLocked(&src.pending[i])
+			}
+			delete(s.sources, key)
+		}
+	}
 }
 
 // waitLocked keeps what came before the session may deliver.

@@ -287,6 +287,7 @@ func (h *Hub) leave(s *session, name, id string) *fault {
 		m.s = nil // no presence and no broadcast from here on
 	}
 	s.push(&event{kind: evLeft, id: id, room: name})
+	s.forgetRoom(name)
 	h.mu.Unlock()
 	s.flush()
 	f := h.farewell(farewell{peer: s.peer, epoch: s.member().Epoch, rooms: []string{name}, reason: reasonLeft})

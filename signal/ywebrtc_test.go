@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 func (n *node) serveYWebRTC(w http.ResponseWriter, r *http.Request) {
@@ -78,6 +79,44 @@ func TestYWebRTCPublicationsReachAllSubscribers(t *testing.T) {
 				r, err := c.nodes[0].bus.Room(t.Context(), topicRoom(long))
 				return err == nil && len(r.Members) == 1
 			})
+		})
+	}
+}
+
+func TestWhoSubscribesAgainHearsAtOnce(t *testing.T) {
+	t.Parallel()
+	for _, nodes := range []int{1, 2} {
+		t.Run(fmt.Sprint(nodes, " nodes"), func(t *testing.T) {
+			c := newCluster(t, nodes, Limits{GapTimeout: time.Hour})
+			a, b := dialY(t, c.nodes[0], ""), dialY(t, c.nodes[nodes-1], "")
+			subscribe := func(x *adapted, kind string, now int) {
+				x.send(`{"type":"` + kind + `","topics":["doc"]}`)
+				x.sync()
+				eventually(t, "all know of it", func() bool {
+					h := c.nodes[nodes-1].hub
+					h.mu.RLock()
+					defer h.mu.RUnlock()
+					r := h.rooms[topicRoom("doc")]
+					return r == nil && now == 1 || r != nil && len(r.members) == now
+				})
+			}
+			subscribe(a, "subscribe", 1)
+			subscribe(b, "subscribe", 2)
+			for i, kind := range []string{"", "unsubscribe", "subscribe"} {
+				clients := 2
+				if kind == "unsubscribe" {
+					clients = 1
+				}
+				if kind != "" {
+					subscribe(a, kind, clients)
+				}
+				b.send(fmt.Sprintf(`{"type":"publish","topic":"doc","n":%d}`, i))
+				heard := fmt.Sprintf(`{"type":"publish","topic":"doc","n":%d,"clients":%d}`, i, clients)
+				b.expect(heard)
+				if kind != "unsubscribe" {
+					a.expect(heard)
+				}
+			}
 		})
 	}
 }
