@@ -43,30 +43,40 @@ var errTaken = errors.New("signal: id is taken")
 // the session meanwhile waits. An error ends the session.
 type first func(s *session, g bus.Grant) error
 
-// open makes a session for a connection, under a name of the client's choice or of ours, and greets it.
+// open makes a session for a connection, under a name of the client's choice or of ours, and greets it. While it waits for a
+// former holder who may be just going, the name is not occupied: whom it belongs to can come in.
 func (h *Hub) open(c *conn, sec secrets, then first) error {
 	for try := 1; ; try++ {
-		h.mu.Lock()
-		if h.closed {
-			h.mu.Unlock()
+		again, err := h.tryOpen(c, sec, then)
+		if !again || try == namedTries {
+			return err
+		}
+		if !h.pause(namedPause) {
 			return errTryLater
 		}
-		here := h.sessions[sec.peer]
-		if here == nil {
-			break // with the lock
-		}
+	}
+}
+
+// tryOpen is one try. True: another one may find it otherwise.
+func (h *Hub) tryOpen(c *conn, sec secrets, then first) (again bool, err error) {
+	h.mu.Lock()
+	if h.closed {
 		h.mu.Unlock()
-		if !bytes.Equal(here.proof, sec.proof) {
-			return errTaken
-		}
-		if h.attach(c, here, 0, func() *event { return &event{kind: evWelcome} }) {
+		return false, errTryLater
+	}
+	if here := h.sessions[sec.peer]; here != nil {
+		h.mu.Unlock()
+		here.mu.Lock()
+		settled := here.state == live || here.state == held
+		here.mu.Unlock()
+		switch {
+		case settled && !bytes.Equal(here.proof, sec.proof):
+			return false, errTaken
+		case settled && h.attach(c, here, 0, func() *event { return &event{kind: evWelcome} }):
 			h.stats.resume(resumedLocal)
-			return nil
+			return false, nil
 		}
-		// It is just arriving or ending.
-		if try == namedTries || !h.pause(namedPause) {
-			return errTryLater
-		}
+		return true, errTryLater // it is just arriving or ending
 	}
 	s := h.newSession(c, sec)
 	s.state = arriving
@@ -81,30 +91,27 @@ func (h *Hub) open(c *conn, sec secrets, then first) error {
 		if g.Epoch > 0 {
 			h.background(h.farewell(farewell{peer: s.peer, epoch: g.Epoch, release: true}).try)
 		}
-		return err
+		return errors.Is(err, errTaken), err
 	}
-	return h.begun(c, s, g)
+	return false, h.begun(c, s, g)
 }
 
-// claimNamed claims the session's id. Who had it before may be just going.
+// claimNamed claims the session's id.
 func (h *Hub) claimNamed(s *session) (bus.Grant, error) {
-	for try := 1; ; try++ {
-		ctx, cancel := h.call()
-		g, err := h.bus.Claim(ctx, bus.Claim{Peer: s.peer, Proof: s.proof})
-		cancel()
-		switch {
-		case err == nil:
-			s.mu.Lock()
-			s.epoch, s.sid = g.Epoch, g.Epoch
-			s.mu.Unlock()
-			return g, nil
-		case !errors.Is(err, bus.ErrTaken):
-			h.log.Warn("no new session, the bus does not answer", logError, err)
-			return g, errTryLater
-		case try == namedTries || !h.pause(namedPause):
-			return g, errTaken
-		}
+	ctx, cancel := h.call()
+	defer cancel()
+	g, err := h.bus.Claim(ctx, bus.Claim{Peer: s.peer, Proof: s.proof})
+	switch {
+	case err == nil:
+		s.mu.Lock()
+		s.epoch, s.sid = g.Epoch, g.Epoch
+		s.mu.Unlock()
+		return g, nil
+	case errors.Is(err, bus.ErrTaken):
+		return g, errTaken
 	}
+	h.log.Warn("no new session, the bus does not answer", logError, err)
+	return g, errTryLater
 }
 
 // begun lets a new session deliver and greets.

@@ -258,6 +258,24 @@ func TestPeerJSPlaceIsTakenOverWithTheSameToken(t *testing.T) {
 	}
 }
 
+func TestPeerJSStrangersDoNotKeepAnIdFromItsOwner(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, Limits{})
+	first, last := c.nodes[0], c.nodes[1]
+	a := peerJS(t, first, "a", "owner")
+	var strangers []*adapted
+	for i := range 5 {
+		strangers = append(strangers, dialPeerJS(t, last, "a", fmt.Sprint("stranger", i)))
+		again := peerJS(t, last, "a", "owner")
+		a.closed()
+		a = again
+		first, last = last, first
+	}
+	for _, x := range strangers {
+		x.expect(`{"type":"ID-TAKEN","payload":{"msg":"ID is taken"}}`)
+	}
+}
+
 func TestPeerJSIdIsFreeWhenItsSocketHasClosed(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 2, Limits{})
