@@ -24,6 +24,7 @@ type cluster struct {
 	net   *memory.Network
 	nodes []*node
 	watch func(RoomEvent)
+	wrap  func(*memory.Bus) Bus // nil: hubs use the bus as it is
 }
 
 // node is one hub with its bus and its HTTP server.
@@ -60,7 +61,11 @@ func (c *cluster) add(limits Limits) *node {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	n := &node{net: c.net, bus: b, hub: New(Config{Bus: b, Limits: limits, Watch: c.watch})}
+	var seen Bus = b
+	if c.wrap != nil {
+		seen = c.wrap(b)
+	}
+	n := &node{net: c.net, bus: b, hub: New(Config{Bus: seen, Limits: limits, Watch: c.watch})}
 	if err := b.Start(handler{n.hub}); err != nil {
 		c.t.Fatal(err)
 	}

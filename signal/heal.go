@@ -198,6 +198,10 @@ func (h *Hub) lose(s *session) {
 	s.waiting = nil
 	s.mu.Unlock()
 	for i := range waiting {
+		if named(s.peer) {
+			h.elsewhere(&waiting[i])
+			continue
+		}
 		h.refuse(&waiting[i], reasonGone)
 	}
 	if c != nil {

@@ -16,7 +16,7 @@ func (h *Hub) sendNamed(c *conn, s *session, to, frame []byte, quiet bool) {
 		c.later(target)
 		return
 	}
-	p := packet{kind: pkSignal, from: s.peer, to: string(to), sid: s.sid, data: frame}
+	p := packet{kind: pkSignal, from: s.peer, to: string(to), sid: s.sid, version: s.count(), data: frame}
 	if quiet {
 		p.reason = reasonQuiet
 	}
@@ -27,7 +27,7 @@ func (h *Hub) sendNamed(c *conn, s *session, to, frame []byte, quiet bool) {
 	case node != "":
 		h.dispatch(node, p)
 	default:
-		h.await(&p)
+		h.await(&p, "")
 	}
 }
 

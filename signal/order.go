@@ -43,6 +43,14 @@ func (s *session) next(dest string) (n, prev uint64) {
 	return s.counter, prev
 }
 
+// count takes a number for a message that has no order of its own at the receiver, for the case that it has to wait.
+func (s *session) count() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.counter++
+	return s.counter
+}
+
 // unsent takes a number back that was not used in the end, so that nobody waits for it.
 func (s *session) unsent(dest string, n, prev uint64) {
 	if n == 0 {

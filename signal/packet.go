@@ -13,7 +13,7 @@ import (
 type packetKind uint8
 
 const (
-	pkSignal        packetKind = iota + 1 // from -> to, id, data, sid, n, prev
+	pkSignal        packetKind = iota + 1 // from -> to, id, data, sid, n, prev; to a name: version (the sender's count) and time (to wait until)
 	pkCast                                // from -> everyone in room on the receiving node
 	pkCastTo                              // the same for one peer that has moved
 	pkUndeliverable                       // to a sender: peer could not be reached, id, reason
@@ -26,7 +26,7 @@ const (
 	pkAnswer                              // call, to (the caller's peer id), peer, user, name, reason: accepted or declined
 	pkWon                                 // call, to (the peer that accepted), room
 	pkHere                                // peer, for which the receiver keeps messages, is on the sending node now
-	pkStray                               // peer is not on the sending node
+	pkStray                               // peer is not on the sending node; with to, the rest is a pkSignal handed back
 	pkGroup                               // room, n: the groups of a matchbox room below n are full
 	pkRoll                                // peer, user, name, epoch, room, reason: who came or left, for nodes that watch rooms
 	packetKinds

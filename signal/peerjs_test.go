@@ -176,59 +176,6 @@ func TestPeerJSRefusals(t *testing.T) {
 	}
 }
 
-func TestPeerJSMessagesWaitForAPeerThatIsNotThere(t *testing.T) {
-	t.Parallel()
-	for _, nodes := range []int{1, 2} {
-		t.Run(fmt.Sprint(nodes, " nodes"), func(t *testing.T) {
-			c := newCluster(t, nodes, Limits{})
-			a := peerJS(t, c.nodes[0], "a", "1")
-			for i := range 5 {
-				a.send(fmt.Sprintf(`{"type":"CANDIDATE","dst":"b","payload":%d}`, i))
-			}
-			eventually(t, "they wait", func() bool {
-				c.nodes[0].hub.mu.RLock()
-				defer c.nodes[0].hub.mu.RUnlock()
-				w := c.nodes[0].hub.waiting[peerjsSpace+"/b"]
-				return w != nil && len(w.packets) == 5 && !w.asking
-			})
-			b := peerJS(t, c.nodes[nodes-1], "b", "2")
-			for i := range 5 {
-				b.expect(fmt.Sprintf(`{"type":"CANDIDATE","src":"a","dst":"b","payload":%d}`, i))
-			}
-			// From now on nothing waits.
-			a.send(`{"type":"OFFER","dst":"b","payload":"now"}`)
-			b.expect(`{"type":"OFFER","src":"a","dst":"b","payload":"now"}`)
-			eventually(t, "nothing is kept", func() bool {
-				h := c.nodes[0].hub
-				h.mu.RLock()
-				defer h.mu.RUnlock()
-				return len(h.waiting) == 0 && h.waitingCount == 0 && h.waitingBytes == 0
-			})
-		})
-	}
-}
-
-func TestPeerJSExpiresOnceForEachPair(t *testing.T) {
-	t.Parallel()
-	c := newCluster(t, 2, Limits{})
-	a, b := peerJS(t, c.nodes[0], "a", "1"), peerJS(t, c.nodes[1], "b", "2")
-	begun := time.Now()
-	a.send(`{"type":"LEAVE","dst":"gone"}`) // nobody is told of its loss
-	for _, kind := range []string{"OFFER", "CANDIDATE", "CANDIDATE"} {
-		a.send(`{"type":"` + kind + `","dst":"nobody","payload":1}`)
-		b.send(`{"type":"` + kind + `","dst":"nobody","payload":1}`)
-	}
-	a.expect(`{"type":"EXPIRE","src":"nobody","dst":"a"}`)
-	if waited := time.Since(begun); waited < waitFor {
-		t.Errorf("expired after %v", waited)
-	}
-	b.expect(`{"type":"EXPIRE","src":"nobody","dst":"b"}`)
-	a.send(`{"type":"OFFER","dst":"b","payload":1}`)
-	b.expect(`{"type":"OFFER","src":"a","dst":"b","payload":1}`)
-	b.send(`{"type":"ANSWER","dst":"a","payload":1}`)
-	a.expect(`{"type":"ANSWER","src":"b","dst":"a","payload":1}`)
-}
-
 func TestPeerJSPlaceIsTakenOverWithTheSameToken(t *testing.T) {
 	t.Parallel()
 	for _, nodes := range []int{1, 2} {
@@ -295,26 +242,6 @@ func TestPeerJSIdIsFreeWhenItsSocketHasClosed(t *testing.T) {
 	}
 }
 
-func TestPeerJSMessagesReachWhoComesBackAfterALostSocket(t *testing.T) {
-	t.Parallel()
-	c := newCluster(t, 3, Limits{})
-	b := peerJS(t, c.nodes[0], "b", "2")
-	a := peerJS(t, c.nodes[1], "a", "1")
-	b.send(`{"type":"OFFER","dst":"a","payload":0}`)
-	a.expect(`{"type":"OFFER","src":"b","dst":"a","payload":0}`)
-	_ = a.ws.CloseNow()
-	eventually(t, "it is gone", func() bool { return c.nodes[1].hub.Connections() == 0 })
-	b.send(`{"type":"OFFER","dst":"a","payload":1}`)
-	b.send(`{"type":"CANDIDATE","dst":"a","payload":2}`)
-	a = peerJS(t, c.nodes[2], "a", "1")
-	got := map[string]bool{a.next(): true, a.next(): true} // one may wait on another node than the other
-	for _, m := range []string{`{"type":"OFFER","src":"b","dst":"a","payload":1}`, `{"type":"CANDIDATE","src":"b","dst":"a","payload":2}`} {
-		if !got[m] {
-			t.Errorf("%s is missing: %v", m, got)
-		}
-	}
-}
-
 func TestPeerJSGoesOnWhenANodeIsKilled(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3, Limits{})
@@ -349,25 +276,6 @@ func TestPeerJSSilenceEndsAConnection(t *testing.T) {
 	case <-a.in:
 	case <-time.After(15 * time.Second):
 		t.Fatal("the connection stays open")
-	}
-}
-
-func TestWaitingIsBounded(t *testing.T) {
-	t.Parallel()
-	c := newCluster(t, 1, Limits{})
-	a, b := peerJS(t, c.nodes[0], "a", "1"), peerJS(t, c.nodes[0], "b", "1")
-	h := c.nodes[0].hub
-	for range waitingPerName + 50 {
-		a.send(`{"type":"CANDIDATE","dst":"x","payload":1}`)
-	}
-	b.send(`{"type":"CANDIDATE","dst":"x","payload":1}`)
-	b.expect(`{"type":"EXPIRE","src":"x","dst":"b"}`) // at once: there is no room for it to wait
-	eventually(t, "what is too much is dropped", func() bool { return h.Stats().Drops[dropWaiting] == 51 })
-	a.expect(`{"type":"EXPIRE","src":"x","dst":"a"}`)
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	if len(h.waiting) != 0 || h.waitingCount != 0 || h.waitingBytes != 0 {
-		t.Errorf("kept: %d names, %d messages, %d bytes", len(h.waiting), h.waitingCount, h.waitingBytes)
 	}
 }
 

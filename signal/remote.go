@@ -47,7 +47,7 @@ func (h *Hub) Message(from bus.NodeID, data []byte) {
 	case pkHere:
 		h.release(p.peer, from)
 	case pkStray:
-		h.forgetPlace(p.peer, from)
+		h.strayed(from, &p)
 	case pkGroup:
 		h.groupFull(p.room, p.n)
 	case pkRoll:

@@ -270,7 +270,7 @@ func (h *Hub) abandon(s *session) {
 	h.mu.Unlock()
 	for i := range waiting {
 		if named(s.peer) { // the name may be held by another, elsewhere
-			h.await(&waiting[i])
+			h.elsewhere(&waiting[i])
 			continue
 		}
 		h.refuse(&waiting[i], reasonGone)

@@ -91,16 +91,17 @@ func (h *Hub) elsewhere(p *packet) {
 	h.mu.RLock()
 	f := h.moved[p.to]
 	h.mu.RUnlock()
-	stray := named(p.to) && p.node != "" && p.node != h.self
-	if stray {
-		h.tellNode(p.node, &packet{kind: pkStray, peer: p.to})
-	}
+	far := named(p.to) && p.node != "" && p.node != h.self // it came from another node, which is to look elsewhere
 	switch {
 	case f != nil:
+		if far {
+			h.tellNode(p.node, &packet{kind: pkStray, peer: p.to})
+		}
 		h.dispatch(f.node, *p)
 	case p.kind != pkSignal:
+	case far && h.handBack(p):
 	case named(p.to):
-		h.await(p)
+		h.await(p, "")
 	default:
 		h.refuse(p, reasonGone)
 	}
@@ -133,7 +134,7 @@ type lookup struct {
 func (h *Hub) seek(believed bus.NodeID, p packet) {
 	if named(p.to) {
 		h.forgetPlace(p.to, believed)
-		h.await(&p)
+		h.await(&p, believed)
 		return
 	}
 	h.mu.Lock()
