@@ -116,17 +116,17 @@ func decodeAyame(frame []byte) (m ayameMessage, ok bool) {
 	return m, ok
 }
 
-func (p *ayame) message(c *conn, v verdict, typ websocket.MessageType, b []byte) {
+func (p *ayame) message(c *conn, v verdict, _ websocket.MessageType, b []byte) {
 	h := c.hub
 	if v == refuse {
 		h.stats.of(p).refuse(refusedRate)
 		time.Sleep(ratePause)
 		return
 	}
-	m, ok := decodeAyame(b)
+	m, ok := decodeAyame(b) // binary or not, as Ayame does
 	s := c.s.Load()
 	switch kind := string(m.typ); {
-	case !ok || typ != websocket.MessageText:
+	case !ok:
 		c.finish(closeProtocol, "not a JSON object")
 	case s == nil && kind == `"register"`:
 		p.register(c, &m)

@@ -145,16 +145,17 @@ func (peerjs) append(b []byte, s *session, _ uint64, e *event) []byte {
 		return append(b, e.data...)
 	case evUndeliverable:
 		b = append(b, `{"type":"EXPIRE","src":`...)
-		b = appendQuoted(b, peerjsName(e.to))
+		space := spaceOf(s.peer)
+		b = appendQuoted(b, e.to[len(space):])
 		b = append(b, `,"dst":`...)
-		b = appendQuoted(b, peerjsName(s.peer))
+		b = appendQuoted(b, s.peer[len(space):])
 		return append(b, '}')
 	}
 	return b
 }
 
-// peerjsName is the id that a client knows: the ids of one room's tokens are apart from those of another's.
-func peerjsName(peer string) string { return peer[strings.LastIndexByte(peer, '/')+1:] }
+// spaceOf is what stands before the id that a client knows: the ids of one room's tokens are apart from those of another's.
+func spaceOf(peer string) string { return peer[:strings.LastIndexByte(peer, '/')+1] }
 
 // peerjsMessage is one message of a client, as the raw JSON values of its members; nil: missing.
 type peerjsMessage struct {
@@ -180,7 +181,7 @@ func decodePeerJS(frame []byte) (m peerjsMessage, ok bool) {
 	return m, ok
 }
 
-func (p peerjs) message(c *conn, v verdict, typ websocket.MessageType, b []byte) {
+func (p peerjs) message(c *conn, v verdict, _ websocket.MessageType, b []byte) {
 	h := c.hub
 	s := c.s.Load()
 	if v == refuse {
@@ -188,8 +189,8 @@ func (p peerjs) message(c *conn, v verdict, typ websocket.MessageType, b []byte)
 		time.Sleep(ratePause) // back pressure: the client's own TCP queue fills
 		return
 	}
-	m, ok := decodePeerJS(b)
-	if s == nil || !ok || typ != websocket.MessageText {
+	m, ok := decodePeerJS(b) // binary or not, as PeerServer does
+	if s == nil || !ok {
 		h.stats.of(p).ignored.Add(1)
 		return
 	}
@@ -210,6 +211,10 @@ func (p peerjs) message(c *conn, v verdict, typ websocket.MessageType, b []byte)
 	case string(m.typ) == `"LEAVE"` && (m.dst == nil || string(m.dst) == "null" || isText && dst == ""):
 		h.end(s, reasonLeft, closeNormal, "bye")
 		return
+	case isText && string(m.typ) == `"OFFER"` && dst != "" && len(dst) <= maxPeerJSID: // nobody can have that id; its user is waiting
+		h.stats.undeliverable(reasonGone)
+		s.tell(&event{kind: evUndeliverable, to: spaceOf(s.peer) + dst})
+		return
 	default:
 		h.stats.of(p).ignored.Add(1)
 		return
@@ -221,7 +226,7 @@ func (p peerjs) message(c *conn, v verdict, typ websocket.MessageType, b []byte)
 func (h *Hub) sendPeerJS(c *conn, s *session, m *peerjsMessage, dst string, quiet bool) {
 	buf := h.buffers.get()
 	defer h.buffers.put(buf)
-	space := s.peer[:strings.LastIndexByte(s.peer, '/')+1]
+	space := spaceOf(s.peer)
 	b := append((*buf)[:0], space...)
 	b = append(b, dst...)
 	to := len(b)

@@ -129,13 +129,18 @@ func TestPeerJSMessagesAreForwardedExactly(t *testing.T) {
 			// What is none of these is passed over.
 			for _, s := range []string{
 				``, `x`, `[]`, `null`, `"OFFER"`, `{}`, `{"type":"HEARTBEAT"}`, `{"type":"OFFER"}`, `{"type":"OFFER","dst":7}`, `{"type":"OFFER","dst":"b 2-c_d"`,
-				`{"type":"OPEN","dst":"b 2-c_d"}`, `{"type":"offer","dst":"b 2-c_d"}`, `{"type":"ERROR","dst":"b 2-c_d"}`, `{"type":"OFFER","dst":"not an id!"}`,
+				`{"type":"OPEN","dst":"b 2-c_d"}`, `{"type":"offer","dst":"b 2-c_d"}`, `{"type":"ERROR","dst":"b 2-c_d"}`, `{"type":"CANDIDATE","dst":"not an id!"}`, "\xff",
 			} {
 				a.send(s)
 			}
 			a.send(`{"type":"OFFER","dst":"b 2-c_d","payload":"last"}`)
 			b.expect(`{"type":"OFFER","src":"a","dst":"b 2-c_d","payload":"last"}`)
-			if p := c.nodes[0].hub.Stats().Protocols["peerjs"]; p.Ignored != 13 || p.Connections < 1 || p.Messages < 20 {
+			// PeerServer does not tell binary frames from others.
+			if err := a.ws.Write(ctx10(t), websocket.MessageBinary, []byte(`{"type":"OFFER","dst":"b 2-c_d","payload":"binary"}`)); err != nil {
+				t.Fatal(err)
+			}
+			b.expect(`{"type":"OFFER","src":"a","dst":"b 2-c_d","payload":"binary"}`)
+			if p := c.nodes[0].hub.Stats().Protocols["peerjs"]; p.Ignored != 14 || p.Connections < 1 || p.Messages < 20 {
 				t.Errorf("counted: %+v", p)
 			}
 		})
@@ -203,6 +208,20 @@ func TestPeerJSPlaceIsTakenOverWithTheSameToken(t *testing.T) {
 			again.expect(`{"type":"OFFER","src":"b","dst":"a","payload":"still"}`)
 		})
 	}
+}
+
+func TestPeerJSOfferToAnIdThatNobodyCanHaveExpires(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1, Limits{})
+	a := peerJS(t, c.nodes[0], "a", "tea:1")
+	for _, dst := range []string{`not--an-id`, `b/a`, `é\"\\`, ` `} {
+		a.send(`{"type":"CANDIDATE","dst":"` + dst + `","payload":1}`)
+		a.send(`{"type":"OFFER","dst":"` + dst + `","payload":1}`)
+		a.expect(`{"type":"EXPIRE","src":"` + dst + `","dst":"a"}`)
+	}
+	a.send(`{"type":"OFFER","dst":"` + strings.Repeat("x", 300) + `"}`) // that long nobody asks for
+	a.send(`{"type":"OFFER","dst":"a"}`)
+	a.expect(`{"type":"OFFER","src":"a","dst":"a"}`)
 }
 
 func TestPeerJSStrangersDoNotKeepAnIdFromItsOwner(t *testing.T) {

@@ -116,15 +116,15 @@ func withClients(b, frame []byte, clients int) []byte {
 	return append(strconv.AppendInt(b, int64(clients), 10), '}')
 }
 
-func (p ywebrtc) message(c *conn, v verdict, typ websocket.MessageType, b []byte) {
+func (p ywebrtc) message(c *conn, v verdict, _ websocket.MessageType, b []byte) {
 	h, s := c.hub, c.s.Load()
 	if v == refuse {
 		h.stats.of(p).refuse(refusedRate)
 		time.Sleep(ratePause)
 		return
 	}
-	m, ok := decodeYWebRTC(b)
-	if s == nil || !ok || typ != websocket.MessageText {
+	m, ok := decodeYWebRTC(b) // binary or not, as y-webrtc's server does
+	if s == nil || !ok {
 		h.stats.of(p).ignored.Add(1)
 		return
 	}
