@@ -41,8 +41,10 @@ func (c compat) routes(s *web, mux *http.ServeMux) {
 	if slices.Contains(c.protocols, config.PeerJS) {
 		mux.Handle("/peerjs", c.withCORS(s, methods{"GET": s.getPeerJS}))
 		mux.Handle("/peerjs/{$}", c.withCORS(s, methods{"GET": s.getPeerJS}))
-		mux.Handle("/peerjs/{key}/id", c.withCORS(s, methods{"GET": s.getPeerJSID}))
-		mux.Handle("/peerjs/{key}/peers", c.withCORS(s, methods{"GET": s.getPeerJSPeers}))
+		for _, end := range []string{"", "/{$}"} {
+			mux.Handle("/peerjs/{key}/id"+end, c.withCORS(s, methods{"GET": s.getPeerJSID}))
+			mux.Handle("/peerjs/{key}/peers"+end, c.withCORS(s, methods{"GET": s.getPeerJSPeers}))
+		}
 		mux.Handle("/peerjs/peerjs", methods{"GET": s.getPeerJSSocket})
 	}
 	if slices.Contains(c.protocols, config.YWebRTC) {
@@ -104,19 +106,15 @@ func (s *web) admit(token, room string) (signal.Identity, bool) {
 
 // getPeerJS tells what answers here, as clients and monitoring of PeerServer expect it.
 func (s *web) getPeerJS(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, map[string]string{
-		"name":        "callbox",
-		"description": "Signaling for WebRTC applications, in the protocol of PeerServer.",
-		"website":     "https://peerjs.com/",
-	})
+	writeJSON(w, http.StatusOK, struct {
+		Name        string `json:"name"`
+		Description string `json:"description"`
+		Website     string `json:"website"`
+	}{"callbox", "Signaling for WebRTC applications, in the protocol of PeerServer.", "https://peerjs.com/"})
 }
 
-// getPeerJSID makes an id for a client that has none.
-func (s *web) getPeerJSID(w http.ResponseWriter, r *http.Request) {
-	if r.PathValue("key") != signal.PeerJSKey {
-		s.notFound(w, r)
-		return
-	}
+// getPeerJSID makes an id for a client that has none. A wrong key is refused, in words, when the client opens its socket.
+func (s *web) getPeerJSID(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	_, _ = w.Write([]byte(newUUID())) // a client that is gone is nobody's fault
