@@ -137,6 +137,42 @@ func TestNpmPackageIsWholeAndTyped(t *testing.T) {
 	}
 }
 
+func TestNpmPackInItsFolderHasTheScripts(t *testing.T) {
+	root, dir := testkit.Root(t), t.TempDir()
+	testkit.NPM(t, typescript) // in npm's cache, from which the build fetches it
+	for _, part := range []string{"static", filepath.Join("packaging", "npm")} {
+		if err := os.CopyFS(filepath.Join(dir, part), os.DirFS(filepath.Join(root, part))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	license, err := os.ReadFile(filepath.Join(root, "LICENSE"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "LICENSE"), license, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	pack := exec.CommandContext(ctx, testkit.Tool(t, "npm"), "pack", "--prefer-offline")
+	pack.Dir = filepath.Join(dir, "packaging", "npm")
+	if out, err := pack.CombinedOutput(); err != nil {
+		t.Fatalf("npm pack: %v\n%s", err, out)
+	}
+	list, err := exec.CommandContext(ctx, testkit.Tool(t, "tar"), "tzf", filepath.Join(pack.Dir, "callbox-0.0.0.tgz")).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"package/callbox.js\n", "package/callbox.d.ts\n", "package/callbox/client.js\n", "package/callbox/client.d.ts\n", "package/LICENSE\n"} {
+		if !strings.Contains(string(list), want) {
+			t.Errorf("%s is missing in\n%s", want, list)
+		}
+	}
+	if strings.Contains(string(list), "build.mjs") {
+		t.Errorf("the build is packed:\n%s", list)
+	}
+}
+
 func TestNpmVersionIsOneForEveryVersionOfTheProgram(t *testing.T) {
 	root, dir := testkit.Root(t), t.TempDir()
 	node := testkit.Tool(t, "node")

@@ -1,6 +1,7 @@
 // node packaging/npm/build.mjs OUT VERSION [TSC]: makes the npm package in the folder OUT, from the files that the server embeds.
 // VERSION is the program's own (git describe, or what callbox version prints). Types come from the JSDoc, which TypeScript checks;
-// TSC is its compiler, fetched at a pinned version where it is not given.
+// TSC is its compiler, fetched at a pinned version where it is not given. With this folder as OUT, which is what npm pack does
+// here, package.json stays as it is.
 import { spawnSync } from "node:child_process";
 import { cpSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
@@ -22,16 +23,19 @@ function semver(text) {
   return "0.0.0-" + version.replace(/[^0-9A-Za-z-]+/g, "-").replace(/^(0\d*)$/, "g$1");
 }
 
-rmSync(out, { recursive: true, force: true });
+const inPlace = resolve(out) === here;
+rmSync(inPlace ? join(out, "callbox") : out, { recursive: true, force: true });
 mkdirSync(join(out, "callbox"), { recursive: true });
 cpSync(join(root, "static", "callbox.js"), join(out, "callbox.js"));
 for (const name of readdirSync(join(root, "static", "callbox"))) {
   if (name.endsWith(".js")) cpSync(join(root, "static", "callbox", name), join(out, "callbox", name));
 }
-for (const [from, name] of [[root, "LICENSE"], [here, "README.md"]]) cpSync(join(from, name), join(out, name));
-const manifest = JSON.parse(readFileSync(join(here, "package.json"), "utf8"));
-manifest.version = semver(given);
-writeFileSync(join(out, "package.json"), JSON.stringify(manifest, null, 2) + "\n");
+cpSync(join(root, "LICENSE"), join(out, "LICENSE"));
+if (!inPlace) {
+  cpSync(join(here, "README.md"), join(out, "README.md"));
+  const { scripts, ...manifest } = JSON.parse(readFileSync(join(here, "package.json"), "utf8"));
+  writeFileSync(join(out, "package.json"), JSON.stringify({ ...manifest, version: semver(given) }, null, 2) + "\n");
+}
 
 const [command, ...first] = tsc ? [resolve(tsc)] : ["npx", "--yes", "--package", TYPESCRIPT, "tsc"];
 const { status } = spawnSync(command, [
