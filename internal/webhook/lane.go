@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -113,6 +115,7 @@ func (s *Sender) deliver(r *receiver, e Event) {
 		switch {
 		case err == nil:
 			s.sent.Add(1)
+			r.failing.Store(false)
 			return
 		case errors.Is(err, errNoKey):
 			s.drop(r, dropNoKey)
@@ -128,7 +131,11 @@ func (s *Sender) deliver(r *receiver, e Event) {
 			s.drop(r, dropExpired)
 			return
 		}
-		s.cfg.Log.Debug("webhook event not delivered", logReceiver, r.shown, logError, err)
+		level := slog.LevelDebug
+		if !r.failing.Swap(true) { // the first of them is worth knowing
+			level = slog.LevelWarn
+		}
+		s.cfg.Log.Log(s.ctx, level, "webhook event not delivered; it is tried again", logReceiver, r.shown, logError, err)
 		s.pause(wait/2 + rand.N(wait))
 		wait = min(2*wait, maxBackoff)
 	}
@@ -162,6 +169,9 @@ func (s *Sender) post(r *receiver, e Event) error {
 	h.Set(HeaderSignature, signature)
 	resp, err := s.http.Do(req)
 	if err != nil {
+		if about := (*url.Error)(nil); errors.As(err, &about) {
+			return about.Err // the rest is the URL, whose path may be secret
+		}
 		return err
 	}
 	// A connection whose answer was not read to its end is not used again: a long answer costs one, no more.

@@ -100,10 +100,11 @@ type Sender struct {
 
 // receiver is one URL.
 type receiver struct {
-	url    string
-	shown  string // without what may be secret
-	queued atomic.Int64
-	lanes  [lanes]lane
+	url     string
+	shown   string // without what may be secret
+	queued  atomic.Int64
+	failing atomic.Bool // nothing was delivered since the last failure
+	lanes   [lanes]lane
 }
 
 // New starts a sender.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -251,6 +252,37 @@ func TestEndlessAnswerIsNotRead(t *testing.T) {
 	s := start(t, Config{URLs: []string{server.URL}})
 	s.Send(event("tea", 1, "x"))
 	eventually(t, "it counts as taken", func() bool { return s.Stats().Sent == 1 })
+}
+
+// lockedBuffer takes a log.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func TestReceiverThatIsNotThereIsSaidOnceWithoutItsPath(t *testing.T) {
+	dead := httptest.NewServer(http.NotFoundHandler())
+	dead.Close()
+	var log lockedBuffer
+	s := start(t, Config{
+		URLs: []string{dead.URL + "/hidden?hidden=1"}, Expire: 200 * time.Millisecond,
+		Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
+	s.Send(event("tea", 1, "x"))
+	s.Send(event("tea", 2, "y"))
+	eventually(t, "both are given up", func() bool { return s.Stats().Dropped[dropExpired] == 2 })
+	log.mu.Lock()
+	defer log.mu.Unlock()
+	text := log.b.String()
+	if strings.Contains(text, "hidden") || strings.Count(text, "level=WARN msg=\"webhook event not delivered") != 1 || !strings.Contains(text, "level=DEBUG") {
+		t.Error(text)
+	}
 }
 
 func TestWithoutKeyNothingIsSent(t *testing.T) {
