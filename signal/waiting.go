@@ -260,14 +260,18 @@ func (h *Hub) tickWaiting(now time.Time) {
 
 // expireLocked gives up the messages of senders whose time is over, and returns one of each of them.
 func (h *Hub) expireLocked(name string, w *waiting, now time.Time) (over []packet) {
-	tell := make(map[string]packet)
+	var tell map[string]packet // by sender
 	for from, until := range w.until {
-		if !now.Before(until) {
-			delete(w.until, from)
-			tell[from] = packet{}
+		if now.Before(until) {
+			continue
 		}
+		delete(w.until, from)
+		if tell == nil {
+			tell = make(map[string]packet)
+		}
+		tell[from] = packet{}
 	}
-	if len(tell) == 0 {
+	if tell == nil {
 		return nil
 	}
 	h.dropLocked(name, w, func(p *packet) bool {

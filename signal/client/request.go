@@ -124,6 +124,7 @@ func (c *Client) Join(ctx context.Context, room string) (Joined, error) {
 	if len(m.waiting) == 0 && !m.joined && c.rooms[room] == m { // nobody wants it any more
 		delete(c.rooms, room)
 		c.requestLocked("leave", field("room", room), func(*message, error) {})
+		c.poke()
 	}
 	return Joined{}, ctx.Err()
 }
