@@ -88,21 +88,17 @@ func (h *Hub) arrive(p *packet) {
 
 // elsewhere forwards what came for a peer that has moved away from here.
 func (h *Hub) elsewhere(p *packet) {
+	if named(p.to) && p.kind == pkSignal {
+		h.await(p, "")
+		return
+	}
 	h.mu.RLock()
 	f := h.moved[p.to]
 	h.mu.RUnlock()
-	far := named(p.to) && p.node != "" && p.node != h.self // it came from another node, which is to look elsewhere
 	switch {
 	case f != nil:
-		if far {
-			h.tellNode(p.node, &packet{kind: pkStray, peer: p.to})
-		}
 		h.dispatch(f.node, *p)
-	case p.kind != pkSignal:
-	case far && h.handBack(p):
-	case named(p.to):
-		h.await(p, "")
-	default:
+	case p.kind == pkSignal:
 		h.refuse(p, reasonGone)
 	}
 }

@@ -43,16 +43,30 @@ func (h *Hub) await(p *packet, not bus.NodeID) {
 	if p.node == "" {
 		p.node = h.self
 	}
+	far := p.node != h.self // then its sender's node is to look for the name
 	h.mu.Lock()
 	if s := h.sessions[p.to]; s != nil {
 		h.mu.Unlock()
 		h.hand(s, p)
 		return
 	}
+	if not != "" {
+		h.unforwardLocked(p.to) // where it had gone to it has ended, or with that node
+	}
 	if f := h.moved[p.to]; f != nil {
 		h.mu.Unlock()
+		if far {
+			h.tellNode(p.node, &packet{kind: pkStray, peer: p.to})
+		}
 		h.dispatch(f.node, *p)
 		return
+	}
+	if far {
+		h.mu.Unlock()
+		if h.handBack(p) {
+			return
+		}
+		h.mu.Lock() // then here, for whoever comes
 	}
 	w := h.waiting[p.to]
 	if w != nil && !w.asking && !w.again && p.reason == reasonQuiet { // nobody holds the name

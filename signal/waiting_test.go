@@ -2,6 +2,7 @@ package signal
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"sync/atomic"
 	"testing"
@@ -189,5 +190,56 @@ func TestWaitingIsBounded(t *testing.T) {
 	defer h.mu.RUnlock()
 	if len(h.waiting) != 0 || h.waitingCount != 0 || h.waitingBytes != 0 {
 		t.Errorf("kept: %d names, %d messages, %d bytes", len(h.waiting), h.waitingCount, h.waitingBytes)
+	}
+}
+
+func TestPeerJSMessagesForWhoMovedAndEndedWait(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(c *cluster, a *adapted){
+		"its socket has closed": func(c *cluster, a *adapted) {
+			_ = a.ws.CloseNow()
+			eventually(t, "it is gone", func() bool { return c.nodes[1].hub.Connections() == 0 })
+		},
+		"its node is killed": func(c *cluster, _ *adapted) { c.nodes[1].kill() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, 3, Limits{})
+			b, d := peerJS(t, c.nodes[0], "b", "2"), peerJS(t, c.nodes[2], "d", "3")
+			a := peerJS(t, c.nodes[0], "a", "1")
+			for _, x := range []*adapted{b, d} { // both know it on the first node
+				x.send(`{"type":"OFFER","dst":"a","payload":1}`)
+				a.next()
+			}
+			moved := peerJS(t, c.nodes[1], "a", "1") // which remembers for a minute where it has gone
+			a.closed()
+			end(c, moved)
+			const count = 20
+			for i := range count {
+				for _, x := range []*adapted{b, d} {
+					x.send(fmt.Sprintf(`{"type":"CANDIDATE","dst":"a","payload":%d}`, i))
+				}
+			}
+			for _, n := range []*node{c.nodes[0], c.nodes[2]} {
+				eventually(t, "all of them wait with their sender", func() bool {
+					n.hub.mu.RLock()
+					defer n.hub.mu.RUnlock()
+					w := n.hub.waiting[peerjsSpace+"/a"]
+					return w != nil && len(w.packets) == count
+				})
+			}
+			again := peerJS(t, c.nodes[2], "a", "1")
+			next := map[string]int{"b": 0, "d": 0}
+			for range 2 * count {
+				var m struct {
+					Src     string
+					Payload int
+				}
+				if text := again.next(); json.Unmarshal([]byte(text), &m) != nil || m.Payload != next[m.Src] {
+					t.Fatalf("%s instead of %v", text, next)
+				}
+				next[m.Src]++
+			}
+		})
 	}
 }
