@@ -1,6 +1,9 @@
 package signal
 
-import "unicode/utf8"
+import (
+	"fmt"
+	"unicode/utf8"
+)
 
 // kind is the type of a client's message.
 type kind uint8
@@ -165,7 +168,7 @@ func decode(frame []byte) (m clientMessage, f *fault) {
 	}
 	switch m.kind {
 	case kindNone:
-		return m, &fault{codeBadType, "type", "no such type"}
+		return m, &fault{codeBadType, "type", fmt.Sprintf("there is no type %.32q", t)}
 	case kindHello:
 		if f = text(&m.name, name, "name", maxName, optional); f == nil && resume != nil {
 			f = m.decodeResume(resume)
@@ -243,7 +246,7 @@ func text(dst *string, raw []byte, field string, limit int, n need) *fault {
 	case textEmpty:
 		return bad(field, field+" is empty")
 	case textLong:
-		return &fault{codeTooLong, field, field + " is longer than its limit"}
+		return &fault{codeTooLong, field, fmt.Sprintf("%s is longer than %d bytes", field, limit)}
 	case textBad:
 		return bad(field, field+" has control characters")
 	}

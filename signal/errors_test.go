@@ -12,6 +12,21 @@ import (
 	"github.com/coder/websocket"
 )
 
+func TestFaultsSayTheLimitAndTheUnknownType(t *testing.T) {
+	a := connect(t, newCluster(t, 1, Limits{}).nodes[0], "user=ada")
+	for frame, want := range map[string]string{
+		`{"type":"dance"}`: `there is no type "dance"`,
+		`{"type":"` + strings.Repeat("é", 99) + `"}`:                `there is no type "` + strings.Repeat("é", 32) + `"`,
+		`{"type":"join","room":"` + strings.Repeat("r", 65) + `"}`:  "room is longer than 64 bytes",
+		`{"type":"call","user":"` + strings.Repeat("u", 129) + `"}`: "user is longer than 128 bytes",
+	} {
+		a.send(frame)
+		if m := a.expect("error"); m.Message != want {
+			t.Errorf("%.40s: %q", frame, m.Message)
+		}
+	}
+}
+
 func TestFaultsAreNamedAndTheConnectionGoesOn(t *testing.T) {
 	c := newCluster(t, 1, Limits{PeersPerRoom: 2, RoomsPerPeer: 2})
 	n := c.nodes[0]
