@@ -67,8 +67,9 @@ type InvitePage struct {
 
 // HomePage starts or joins a room and calls users by name.
 type HomePage struct {
-	User  string // who is logged in
-	Admin bool
+	User    string // who is logged in
+	Admin   bool
+	Invites bool // may make guest links
 	// Own says that the certificate is of the server's own authority, so that browsers warn.
 	Own bool
 }
@@ -86,6 +87,7 @@ type CallConfig struct {
 	ICE      any    `json:"ice"`      // iceServers, ttlSeconds, expiresAt as /api/v1/ice-servers answers them
 	MaxPeers int    `json:"maxPeers"` // people in one call, oneself included; 0: 8
 	Version  string `json:"version"`  // of the server
+	Link     string `json:"link"`     // URL of this page as others reach it
 	Guest    bool   `json:"guest"`    // a guest, who has no other page
 	Invites  bool   `json:"invites"`  // may make guest links
 }

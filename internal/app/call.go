@@ -29,7 +29,7 @@ func (s *web) getHome(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	page(w, http.StatusOK, s.log, func(w io.Writer) error {
-		return static.Home(w, static.HomePage{User: c.User, Admin: c.Admin, Own: s.ownAuthority()})
+		return static.Home(w, static.HomePage{User: c.User, Admin: c.Admin, Invites: s.mayInvite(c), Own: s.ownAuthority()})
 	})
 }
 
@@ -52,7 +52,7 @@ func (s *web) getCall(w http.ResponseWriter, r *http.Request) {
 	page(w, http.StatusOK, s.log, func(out io.Writer) error {
 		return static.Call(out, static.CallPage{Config: static.CallConfig{
 			User: c.User, Name: c.Name, Room: room, ICE: s.iceFor(r.Context(), c, clientOf(r), room),
-			MaxPeers: meshPeers, Version: s.version, Guest: c.Invite != "", Invites: s.mayInvite(c),
+			MaxPeers: meshPeers, Version: s.version, Link: s.baseOf(r) + callPath(room), Guest: c.Invite != "", Invites: s.mayInvite(c),
 		}})
 	})
 }
@@ -75,5 +75,5 @@ func checkRoom(room string) *apiError {
 	default:
 		return nil
 	}
-	return &apiError{Status: http.StatusBadRequest, Code: "bad-room", Message: problem}
+	return &apiError{Status: http.StatusBadRequest, Code: "bad-room", Title: "No such room", Message: problem}
 }

@@ -110,6 +110,9 @@ func (s *web) sendCookie(w http.ResponseWriter, r *http.Request, value string, s
 	})
 }
 
+// getLogout shows the page with the button: a link that others can put anywhere logs nobody out.
+func (s *web) getLogout(w http.ResponseWriter, _ *http.Request) { seeOther(w, "/") }
+
 // postLogout ends the session everywhere: its WebSockets and its relays too.
 func (s *web) postLogout(w http.ResponseWriter, r *http.Request) {
 	if c, err := s.cookieCaller(r); err == nil {

@@ -42,10 +42,15 @@ func (s *web) setupOpen(w http.ResponseWriter, r *http.Request, token string) bo
 }
 
 func (s *web) setupGone(w http.ResponseWriter, r *http.Request) {
-	refuse(w, r, s.log, &apiError{
-		Status: http.StatusForbidden, Code: "setup-closed",
-		Message: "this set-up link is used or too old. While it has no user, callbox prints a new one every 30 minutes; or run: callbox user add NAME --admin",
-	})
+	refusal := &apiError{
+		Status: http.StatusForbidden, Code: "setup-closed", Title: "This link does not work",
+		Message: "this set-up link is too old, or not whole. Where it runs, callbox prints a new one every 30 minutes; or run there: callbox user add NAME --admin",
+	}
+	if s.users.Count() > 0 {
+		refusal.Title = "This server is set up"
+		refusal.Message = "the set-up link was good for the first user only. You can log in; others get an account where callbox runs: callbox user add NAME"
+	}
+	refuse(w, r, s.log, refusal)
 }
 
 // postSetup makes the first user, who is an administrator, and logs the user in.

@@ -99,7 +99,7 @@ func (s *web) handler() http.Handler {
 	mux.Handle("/login", methods{"GET": s.getLogin, "POST": s.postLogin})
 	mux.Handle(pathOpenID, methods{"GET": s.getOpenID})
 	mux.Handle(pathOpenIDCallback, methods{"GET": s.getOpenIDCallback})
-	mux.Handle("/logout", methods{"POST": s.postLogout})
+	mux.Handle("/logout", methods{"GET": s.getLogout, "POST": s.postLogout})
 	mux.Handle("/setup", methods{"GET": s.getSetup, "POST": s.postSetup})
 	mux.Handle("/call/{room}", methods{"GET": s.getCall})
 	mux.Handle(control.InvitePath+"{token}", methods{"GET": s.getInvite, "POST": s.postInvite})

@@ -41,8 +41,8 @@ func TestFirstRunMakesTheAdministratorOnce(t *testing.T) {
 	if a := form("eve", testPassword, testPassword); a.Status != http.StatusForbidden {
 		t.Errorf("used link made another user: %d", a.Status)
 	}
-	if a := r.get(r.browser(), link); a.Status != http.StatusForbidden {
-		t.Errorf("used link: %d", a.Status)
+	if a := r.get(r.browser(), link, "Accept", "text/html"); a.Status != http.StatusForbidden || !strings.Contains(a.Body, "This server is set up") {
+		t.Errorf("used link: %d %s", a.Status, a.Body)
 	}
 }
 
@@ -78,6 +78,33 @@ func TestCallPageIsPrivateAndCarriesServers(t *testing.T) {
 		if a := r.get(c, bad); a.Status != http.StatusBadRequest {
 			t.Errorf("%s: %d", bad, a.Status)
 		}
+	}
+}
+
+// Who has opened the call page at localhost sends a link that leads others here, not to their own machines.
+func TestCallPageCarriesALinkForOthers(t *testing.T) {
+	r := serve(t, nil)
+	r.addUser("ada", false)
+	c := r.logIn("ada")
+	if a := r.get(c, "/call/tea%20time"); !strings.Contains(a.Body, `"link":"`+r.linkBases()[0]+`/call/tea%20time"`) {
+		t.Errorf("from this machine: %s", a.Body)
+	}
+	u, _ := url.Parse(r.url("/"))
+	cookie := c.Jar.Cookies(u)[0].String()
+	if a := r.get(r.browser(), "/call/tea", "Host", "call.example:8080", "Cookie", cookie); !strings.Contains(a.Body, `"link":"http://call.example:8080/call/tea"`) {
+		t.Errorf("by a name: %s", a.Body)
+	}
+}
+
+func TestGettingLogoutEndsNoSession(t *testing.T) {
+	r := serve(t, nil)
+	r.addUser("ada", false)
+	c := r.logIn("ada")
+	if a := r.get(c, "/logout"); a.Status != http.StatusSeeOther || a.Header.Get("Location") != "/" {
+		t.Errorf("%d to %q", a.Status, a.Header.Get("Location"))
+	}
+	if a := r.get(c, "/"); a.Status != http.StatusOK {
+		t.Errorf("logged out: %d", a.Status)
 	}
 }
 

@@ -3,6 +3,7 @@ import { showConnection } from "./banner.js";
 import { Chat } from "./chat.js";
 import { Lobby } from "./lobby.js";
 import { LocalMedia } from "./media.js";
+import { labelOf } from "./people.js";
 import { RingNotice } from "./ring.js";
 import { Tiles } from "./tiles.js";
 
@@ -79,17 +80,17 @@ $("invite").addEventListener("click", () => {
 
 client.on("peer", (peer) => {
   tiles?.add(peer);
-  say(`${peer.name} has joined`);
+  say(`${labelOf(peer)} has joined`);
   refresh();
 });
 client.on("peer-gone", (peer) => {
   tiles?.remove(peer);
-  if (client.state !== "closed") say(`${peer.name} has left`);
+  if (client.state !== "closed") say(`${labelOf(peer)} has left`);
   refresh();
 });
 client.on("chat", ({ peer, text }) => {
-  chat.add(peer.name, text);
-  if ($("chat").hidden) say(`${peer.name}: ${text.length > 80 ? `${text.slice(0, 80)}…` : text}`);
+  chat.add(labelOf(peer), text);
+  if ($("chat").hidden) say(`${labelOf(peer)}: ${text.length > 80 ? `${text.slice(0, 80)}…` : text}`);
 });
 client.on("room-lost", ({ error }) => leave("You have dropped out of the call", `The server did not let you back in: ${error.message}`));
 client.on("closed", (error) => {
@@ -117,7 +118,7 @@ $("leave").addEventListener("click", () => leave("You have left the call", "You 
 $("rejoin").addEventListener("click", () => location.reload());
 
 $("copy-link").addEventListener("click", async () => {
-  await copy(new URL(location.pathname, location.origin).href, "The link to this call:");
+  await copy(config.link, "The link to this call:");
 });
 
 $("guest-link")?.addEventListener("click", async () => {
@@ -172,6 +173,7 @@ function leave(title, text) {
   for (const id of ["lobby", "call", "ring", "banner"]) $(id).hidden = true;
   document.body.classList.replace("calling", "doorway");
   document.body.classList.remove("with-chat");
+  say("");
   $("left-title").textContent = title;
   $("left-text").textContent = text;
   $("left").hidden = false;
