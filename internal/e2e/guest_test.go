@@ -58,7 +58,7 @@ func TestGuestCallsByAnInvite(t *testing.T) {
 		c.connected(1, 30*time.Second, direct)
 		c.moving(20 * time.Second)
 	}
-	ada.Until(10*time.Second, "sees who is a guest", "document.querySelector('.tile[data-peer]:not(.self) .name').textContent === 'Zoë (guest)'")
+	ada.Until(10*time.Second, "sees who is a guest", "(t => t.querySelector('.name').textContent === 'Zoë' && !t.querySelector('.guest').hidden)(document.querySelector('.tile[data-peer]:not(.self)'))")
 	zoe.say("no account needed")
 	ada.hears("no account needed")
 

@@ -1,4 +1,5 @@
 import { showAvatar } from "./avatar.js";
+import { nameOf } from "./people.js";
 
 const TONE = [523, 659]; // hertz; soft, and not to be taken for an alarm
 
@@ -18,7 +19,7 @@ export class RingNotice {
     client.on("ring", (ring) => {
       if (this.#ring) return; // the first one goes on; the other stays ringing elsewhere or times out
       this.#ring = ring;
-      const name = ring.from.name || ring.from.user;
+      const name = nameOf(ring.from);
       showAvatar(document.getElementById("ring-avatar"), name);
       document.getElementById("ring-title").textContent = `${name} is calling`;
       document.getElementById("ring-text").textContent =

@@ -1,4 +1,5 @@
 import { showAvatar } from "./avatar.js";
+import { isGuest, nameOf } from "./people.js";
 
 const EXPLAIN = {
   connecting: "Looking for a way to each other",
@@ -57,8 +58,9 @@ export class Tiles {
     const show = () => {
       tile.dataset.peer = peer.id;
       tile.dataset.state = peer.state;
-      // Nobody has verified a guest's name: it must not pass for a user's.
-      this.#name(tile, peer.name, peer.user?.startsWith("guest:") ? `${peer.name} (guest)` : peer.name);
+      this.#name(tile, nameOf(peer), nameOf(peer));
+      // Beside the name, where a long one cannot push it out of sight.
+      this.#part(tile, "guest").hidden = !isGuest(peer);
     };
     const path = () => {
       const badge = this.#part(tile, "path");
