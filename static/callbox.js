@@ -5,11 +5,11 @@
  *
  *     const client = new Client({ token });            // a room token; none on callbox's own pages
  *     client.on("peer", (peer) => {
- *       const video = document.createElement("video");
- *       Object.assign(video, { autoplay: true, playsInline: true, srcObject: peer.stream });
+ *       const video = Object.assign(document.createElement("video"), { autoplay: true, playsInline: true, srcObject: peer.stream });
  *       document.body.append(video);
  *       peer.on("gone", () => video.remove());
  *     });
+ *     addEventListener("pagehide", () => client.close());      // gone at once, not held for 30 seconds
  *     client.publish(await navigator.mediaDevices.getUserMedia({ audio: true, video: true }));
  *     await client.join("standup");
  *
