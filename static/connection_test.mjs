@@ -155,7 +155,7 @@ test("a refused handshake is asked about, and a refused client stays away", asyn
   const asked = [];
   const fetch = async (url, { headers }) => {
     asked.push([url, headers]);
-    return { status: 401 };
+    return { status: 401, json: async () => ({ error: { code: "bad-token", message: "room token is not valid: it has expired" } }) };
   };
   const { server, connection } = await connect(t, { fetch, token: "old" });
   let closed;
@@ -163,6 +163,7 @@ test("a refused handshake is asked about, and a refused client stays away", asyn
   server.stop();
   await tick(5000);
   assert.equal(closed?.code, "unauthorized");
+  assert.match(closed.message, /it has expired/);
   assert.deepEqual(asked, [["http://h/api/v1/ice-servers", { Authorization: "Bearer old" }]]);
   const tries = server.sockets.length;
   await tick(30_000);

@@ -83,7 +83,10 @@ func (s *web) guestCaller(g auth.Guest, session auth.Session) (caller, *apiError
 func (s *web) tokenCaller(token string) (caller, *apiError) {
 	t, err := s.keys.Verify(token, s.now())
 	if err != nil {
-		return caller{}, errToken()
+		// Whoever writes a back end has to know what is wrong with its tokens. Nothing of a token is repeated.
+		refusal := errToken()
+		refusal.Message = err.Error()
+		return caller{}, refusal
 	}
 	return tokenHolder(t), nil
 }

@@ -36,7 +36,7 @@ func errToken() *apiError {
 }
 
 func errThrottled(wait time.Duration) *apiError {
-	return &apiError{Status: http.StatusTooManyRequests, RetryAfter: wait, Code: "too-many-attempts", Message: "too many failed attempts; try again later"}
+	return &apiError{Status: http.StatusTooManyRequests, RetryAfter: wait, Code: "too-many-attempts", Message: "too many failed attempts; try again in " + retrySeconds(wait) + " s"}
 }
 
 func errInternal() *apiError {

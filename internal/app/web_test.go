@@ -96,6 +96,22 @@ func TestCallPageCarriesALinkForOthers(t *testing.T) {
 	}
 }
 
+func TestRefusedTokenSaysWhy(t *testing.T) {
+	r := serve(t, nil)
+	unsigned := "eyJhbGciOiJub25lIn0." + strings.Split(r.mint("tea", "zoe", time.Hour), ".")[1] + "."
+	for token, want := range map[string]string{
+		r.mint("tea", "zoe", -time.Hour): "it has expired",
+		unsigned:                         "not signed with HS256",
+		"nonsense":                       "not a signed JWT",
+		"eyJhbGciOiJIUzI1NiIsImtpZCI6Im5vbmUifQ.e30.c2ln": "kid names no API key",
+	} {
+		a := r.get(r.browser(), "/api/v1/ice-servers", "Authorization", "Bearer "+token)
+		if a.Status != http.StatusUnauthorized || a.code() != "bad-token" || !strings.Contains(a.Body, want) {
+			t.Errorf("want %q: %d %s", want, a.Status, a.Body)
+		}
+	}
+}
+
 func TestGettingLogoutEndsNoSession(t *testing.T) {
 	r := serve(t, nil)
 	r.addUser("ada", false)

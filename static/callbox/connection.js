@@ -289,9 +289,10 @@ export class Connection extends Emitter {
       if (typeof token === "function") token = await token();
       const headers = token ? { Authorization: `Bearer ${token}` } : undefined;
       const answer = await fetch(api, { headers, cache: "no-store" });
-      if (answer.status === 401 && !this.#welcomed) {
-        this.#finish(new CallboxError("unauthorized", "the login or token is not valid any more"));
-      }
+      if (answer.status !== 401) return;
+      const refusal = await answer.json().catch(() => null);
+      if (this.#welcomed) return;
+      this.#finish(new CallboxError("unauthorized", refusal?.error?.message ?? "the login or token is not valid any more"));
     } catch {
       // Not reachable: that is what the backoff is for.
     }
