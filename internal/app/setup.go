@@ -44,7 +44,7 @@ func (s *web) setupOpen(w http.ResponseWriter, r *http.Request, token string) bo
 func (s *web) setupGone(w http.ResponseWriter, r *http.Request) {
 	refusal := &apiError{
 		Status: http.StatusForbidden, Code: "setup-closed", Title: "This link does not work",
-		Message: "this set-up link is too old, or not whole. Where it runs, callbox prints a new one every 30 minutes; or run there: callbox user add NAME --admin",
+		Message: "this set-up link is too old, or not whole. Where it runs, callbox prints a new one every 30 minutes; or run there: callbox user add NAME",
 	}
 	if s.users.Count() > 0 {
 		refusal.Title = "This server is set up"

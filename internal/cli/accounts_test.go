@@ -27,8 +27,12 @@ func TestUsersAndKeys(t *testing.T) {
 				startServer(t, dir)
 			}
 			at := func(args ...string) []string { return append(args, "--data", dir) }
-			ok(t, "correct horse\n", at("user", "add", "Alice", "--admin", "--password-stdin")...)
-			ok(t, "battery staple", at("user", "add", "bob", "--password-stdin")...)
+			if text := ok(t, "correct horse\n", at("user", "add", "Alice", "--password-stdin")...); text != "added administrator Alice\n" { // the first
+				t.Errorf("says %q", text)
+			}
+			if text := ok(t, "battery staple", at("user", "add", "bob", "--password-stdin")...); text != "added user bob\n" {
+				t.Errorf("says %q", text)
+			}
 			users := decode[control.UserList](t, ok(t, "", at("user", "list", "--json")...)).Users
 			if len(users) != 2 || users[0].Name != "Alice" || !users[0].Admin || users[1].Name != "bob" || users[1].Admin || users[1].Created.IsZero() {
 				t.Errorf("users %+v", users)

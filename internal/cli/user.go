@@ -17,11 +17,12 @@ type userCmd struct {
 
 type userAddCmd struct {
 	Name          string `arg:"" help:"Name to log in with."`
-	Admin         bool   `name:"admin" help:"Make the user an administrator."`
+	Admin         bool   `name:"admin" help:"Make the user an administrator. The first user is one in any case."`
 	PasswordStdin bool   `name:"password-stdin" help:"Read the password from standard input instead of asking."`
 }
 
-// Run adds a user.
+// Run adds a user. The first one is an administrator, as by the set-up link, which ends with it: nobody else could be asked to
+// make one.
 func (cmd *userAddCmd) Run(ctx context.Context, c *call) error {
 	if !auth.ValidUserName(cmd.Name) {
 		return auth.ErrName
@@ -31,10 +32,18 @@ func (cmd *userAddCmd) Run(ctx context.Context, c *call) error {
 		if err != nil {
 			return err
 		}
-		if err := a.AddUser(ctx, control.UserAdd{Name: cmd.Name, Password: password, Admin: cmd.Admin}); err != nil {
+		users, err := a.Users(ctx)
+		if err != nil {
 			return err
 		}
-		return c.printf("added user %s\n", cmd.Name)
+		added, admin := "user", cmd.Admin || len(users) == 0
+		if err := a.AddUser(ctx, control.UserAdd{Name: cmd.Name, Password: password, Admin: admin}); err != nil {
+			return err
+		}
+		if admin {
+			added = "administrator"
+		}
+		return c.printf("added %s %s\n", added, cmd.Name)
 	})
 }
 

@@ -191,7 +191,6 @@ func TestRouterIsAskedOnceThereIsAnAdministrator(t *testing.T) {
 			if c.upnp && r.Router.Name != "Test router" {
 				t.Errorf("it is called %q", r.Router.Name)
 			}
-			s.AddUser("grace", password)
 			if h.forwarded() != 0 {
 				t.Fatal("ports are forwarded to a server that nobody is in charge of")
 			}
