@@ -18,7 +18,7 @@ export class LocalMedia extends Emitter {
   /** @type {{audio: string, video: string}} chosen device ids, "" for the browser's choice */
   chosen = { audio: "", video: "" };
 
-  #wanted = { audio: true, video: true };
+  #closed = false;
   #step = Promise.resolve(); // devices are opened one after the other
 
   /** What to send: the screen goes before the camera. */
@@ -35,7 +35,6 @@ export class LocalMedia extends Emitter {
   open() {
     return this.#then(async () => {
       if (!navigator.mediaDevices?.getUserMedia) {
-        this.#wanted = { audio: false, video: false };
         this.emit("note", "This browser gives no camera or microphone to pages without https. You can join, see and hear the others, and chat.");
         return;
       }
@@ -114,6 +113,7 @@ export class LocalMedia extends Emitter {
 
   /** Lets go of everything. */
   close() {
+    this.#closed = true; // a device may still be opening: the browser asks, and people take their time
     for (const track of [this.audio, this.camera, this.display]) track?.stop();
     this.audio = this.camera = this.display = null;
   }
@@ -142,8 +142,9 @@ export class LocalMedia extends Emitter {
   #adopt(kind, track) {
     const key = kind === "audio" ? "audio" : "camera";
     if (this[key] !== track) this[key]?.stop();
-    this[key] = track;
-    if (!track) return;
+    if (this.#closed) track?.stop();
+    this[key] = this.#closed ? null : track;
+    if (!this[key]) return;
     track.onended = () => {
       if (this[key] !== track) return;
       this[key] = null;
@@ -154,8 +155,9 @@ export class LocalMedia extends Emitter {
 
   #adoptDisplay(track) {
     if (this.display !== track) this.display?.stop();
-    this.display = track;
-    if (!track) return;
+    if (this.#closed) track?.stop();
+    this.display = this.#closed ? null : track;
+    if (!this.display) return;
     track.contentHint = "detail";
     // The browser has a button of its own to stop sharing.
     track.onended = () => {
