@@ -77,6 +77,11 @@ $("invite").addEventListener("click", () => {
   showInvitation($("waiting").hidden);
   if (!$("waiting").hidden) $("invite-name")?.focus();
 });
+$("waiting").addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  showInvitation(false);
+  $("invite").focus();
+});
 
 client.on("peer", (peer) => {
   tiles?.add(peer);
