@@ -70,7 +70,7 @@ function refresh() {
 /** The link and the names: shown by itself to one who is alone, else when asked for. */
 function showInvitation(shown) {
   $("waiting").hidden = !shown;
-  $("waiting-title").textContent = tiles.count === 1 ? "Nobody else is here yet" : "Bring someone in";
+  $("waiting-title").textContent = tiles.count === 1 ? "Nobody else is here" : "Bring someone in";
   $("invite").setAttribute("aria-expanded", String(shown));
 }
 $("invite").addEventListener("click", () => {
