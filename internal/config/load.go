@@ -183,7 +183,7 @@ func known(fields []field, name string) bool {
 func (f field) set(into reflect.Value, g given) Faults {
 	bad := func(text string, err error) Fault {
 		p := asProblem(err)
-		return Fault{Key: f.name, Source: g.source, Value: text, Problem: p.text, Remedy: p.remedy, secret: f.name == "ice-server" || f.name == "bus"}
+		return Fault{Key: f.name, Source: g.source, Value: text, Problem: p.text, Remedy: p.remedy, secret: slices.Contains([]string{"bus", "ice-server", "webhook"}, f.name)}
 	}
 	if !f.list {
 		if g.source == "flag" && len(g.values) > 1 {

@@ -154,7 +154,7 @@ func TestEveryFaultIsReportedAtOnce(t *testing.T) {
 	path := writeFile(t, "listne: :1\nrealm: \"a:b\"\nrealm: c\nmax-peers: many\nsession-ttl: 1 week\nturns:\nlog-level: {a: b}\ntrusted-proxy: [10.0.0.0/8, nonsense, 300.1.1.1]\ndata: [a, b]\nconfig: other.yaml\n")
 	_, _, err := Load(Sources{
 		Flags:   map[string][]string{"config": {path}, "relay-ports": {"9-1"}, "public-ip": {"192.0.2.1", "192.0.2.2"}, "tls-cert": {"x.pem"}, "bus": {"http://user:hunter2@x"}, "realm": {"x", "y"}},
-		Environ: []string{"CALLBOX_TURN_TTL=1s", "CALLBOX_MESSAGE_BYTE=1MB", "CALLBOX_ICE_SERVER=turn:x.example,user,hunter2 turn:y.example"},
+		Environ: []string{"CALLBOX_TURN_TTL=1s", "CALLBOX_MESSAGE_BYTE=1MB", "CALLBOX_ICE_SERVER=turn:x.example,user,hunter2 turn:y.example", "CALLBOX_WEBHOOK=https://user:hunter2@x.example/h"},
 	})
 	var faults Faults
 	if !errors.As(err, &faults) {
@@ -180,6 +180,7 @@ func TestEveryFaultIsReportedAtOnce(t *testing.T) {
 		{"turn-ttl", "CALLBOX_TURN_TTL", "out of range; give a value from 1m to 720h"},
 		{"message-byte", "CALLBOX_MESSAGE_BYTE", "did you mean CALLBOX_MESSAGE_BYTES?"},
 		{"ice-server", "CALLBOX_ICE_SERVER", "without user and credential"},
+		{"webhook", "CALLBOX_WEBHOOK", "holds a password"},
 	} {
 		i := slices.IndexFunc(faults, func(f Fault) bool {
 			return f.Key == want.key && f.Source == want.source && strings.Contains(f.Error(), want.text)
