@@ -1,6 +1,7 @@
 package app
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -43,7 +44,7 @@ func (a *App) openSockets(undo *closers) error {
 		}
 		_ = listener.Close()
 		if a.cfg.Listen.Port() != 0 || !inUse(err) || try == portTries-1 {
-			return busyPort(err, a.cfg.Listen, "listen")
+			return a.busyRelay(err)
 		}
 	}
 	undo.add(listener.Close)
@@ -182,19 +183,30 @@ func busAddrs(bus string, lookup func(string) ([]string, error)) []netip.AddrPor
 func listenTCP(addr netip.AddrPort, key string) (net.Listener, error) {
 	l, err := net.Listen("tcp", addr.String())
 	if err != nil {
-		return nil, busyPort(err, addr, key)
+		return nil, busyPort(err, "tcp", addr, key)
 	}
 	return l, nil
 }
 
-// busyPort adds the remedy to the commonest failure of a start.
-func busyPort(err error, addr netip.AddrPort, key string) error {
+// busyRelay is busyPort for the relay's UDP, which is on the one port and on those of --turn-listen: the error knows on which.
+func (a *App) busyRelay(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Addr != nil {
+		at := socketAddr(op.Addr)
+		for _, l := range a.cfg.TURNListen {
+			if l.Network == "udp" && l.Addr.Port() != 0 && l.Addr.Port() == at.Port() {
+				return busyPort(err, "udp", l.Addr, "turn-listen")
+			}
+		}
+	}
+	return busyPort(err, "udp", a.cfg.Listen, "listen")
+}
+
+// busyPort adds the remedy to the commonest failures of a start.
+func busyPort(err error, network string, addr netip.AddrPort, key string) error {
 	switch {
 	case inUse(err):
-		holder := doctor.Holder("tcp", addr.Port())
-		if holder == "" {
-			holder = doctor.Holder("udp", addr.Port())
-		}
+		holder := doctor.Holder(network, addr.Port())
 		if holder == "" {
 			holder = "another program, perhaps another callbox"
 		}
@@ -205,6 +217,8 @@ func busyPort(err error, addr netip.AddrPort, key string) error {
 			binary = "callbox"
 		}
 		return fmt.Errorf("port %d is not for this user; run: sudo setcap cap_net_bind_service=+ep %s (again after each update); under systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE; or choose a port above 1023 with --%s: %w", addr.Port(), binary, key, err)
+	case notOurs(err):
+		return fmt.Errorf("--%s: %s is no address of this machine; give one that is, or none for all, as :%d: %w", key, addr.Addr(), addr.Port(), err)
 	}
 	return fmt.Errorf("--%s: %w", key, err)
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"callbox/internal/config"
 )
 
 func TestAPortThatCannotBeHadIsExplained(t *testing.T) {
@@ -28,10 +30,38 @@ func TestAPortThatCannotBeHadIsExplained(t *testing.T) {
 	if !notAllowed(denied) {
 		return // Windows has another number for it
 	}
-	err = busyPort(denied, netip.MustParseAddrPort("[::]:443"), "listen")
+	err = busyPort(denied, "tcp", netip.MustParseAddrPort("[::]:443"), "listen")
 	for _, want := range []string{"port 443 is not for this user", "setcap cap_net_bind_service=+ep", "AmbientCapabilities=CAP_NET_BIND_SERVICE"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in %q", want, err)
 		}
+	}
+}
+
+// TestATakenTURNPortIsNamed, and not the one port, which is free.
+func TestATakenTURNPortIsNamed(t *testing.T) {
+	taken, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	at := taken.LocalAddr().(*net.UDPAddr).AddrPort()
+	cfg := onLoopback(t)
+	cfg.TURNListen = []config.Listener{{Network: "udp", Addr: at}}
+	_, err = New(t.Context(), cfg, Options{})
+	if err == nil {
+		t.Fatal("started")
+	}
+	for _, want := range []string{fmt.Sprintf("port %d is in use by ", at.Port()), "--turn-listen"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in %q", want, err)
+		}
+	}
+}
+
+func TestAnAddressOfAnotherMachineIsExplained(t *testing.T) {
+	_, err := listenTCP(netip.MustParseAddrPort("192.0.2.1:1"), "listen")
+	if err == nil || !strings.Contains(err.Error(), "192.0.2.1 is no address of this machine") {
+		t.Errorf("%v", err)
 	}
 }
