@@ -87,7 +87,7 @@ func publicAddress(n Network) Check {
 		return skipped(NamePublic, "not known yet")
 	}
 	return failure(NamePublic, "not found: "+n.Problem,
-		"let UDP out to the servers of --stun-server; or say it with --public-ip; for a network without Internet: --stun-server none")
+		"let DNS and UDP out to the servers of --stun-server; or say it with --public-ip; for a network without Internet: --stun-server none")
 }
 
 // differ says whether two lists name different addresses of the same family.

@@ -9,9 +9,20 @@ import (
 // shared is what providers use between themselves and the customers of one public address (RFC 6598).
 var shared = netip.MustParsePrefix("100.64.0.0/10") // does not change
 
+// nobodys are given to no host of the Internet: "this network", what providers use between DS-Lite's ends, benchmarks,
+// reserved (RFC 6890).
+var nobodys = [...]netip.Prefix{ // does not change
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("192.0.0.0/24"), netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("240.0.0.0/4"),
+}
+
 // reachable says whether an address can be one of the public Internet. Those of documentation count: nobody is given them,
 // and tests are.
 func reachable(a netip.Addr) bool {
+	for _, p := range nobodys {
+		if p.Contains(a) {
+			return false
+		}
+	}
 	return a.IsGlobalUnicast() && !a.IsPrivate() && !(a.Is4() && shared.Contains(a)) && !a.IsLoopback() && !a.IsLinkLocalUnicast()
 }
 

@@ -26,6 +26,7 @@ func TestSharedAddressIsRecognised(t *testing.T) {
 		"without a router to ask":         {"203.0.113.5", "", home, false, "", "203.0.113.5"},
 		"the router alone":                {"", "203.0.113.5", home, false, "", "203.0.113.5"},
 		"the router is inside":            {"203.0.113.5", "100.64.3.4", home, true, "100.64.3.4, from the range that providers share", ""},
+		"a router without IPv4":           {"203.0.113.5", "192.0.0.2", home, true, "192.0.0.2, which is not public", ""},
 		"two routers":                     {"203.0.113.5", "192.168.178.20", home, true, "second router", ""},
 		"the router inside, nobody else":  {"", "100.64.3.4", home, true, "100.64.3.4", ""},
 		"they differ":                     {"203.0.113.5", "198.51.100.8", home, true, "servers see 203.0.113.5", ""},

@@ -22,6 +22,9 @@ const maxServers = 8
 // errNoAddress says that a server has no address of the family asked for.
 var errNoAddress = errors.New("it has no address of this family")
 
+// errOtherFamily says that a server has seen an address that no packet of ours had.
+var errOtherFamily = errors.New("its answer names an address of the other family")
+
 // ask asks all servers from one socket of one family, and compares where they see it.
 func ask(ctx context.Context, cfg Config, host []netip.Addr, six bool) Family {
 	out := Family{Mapping: Unknown}
@@ -129,6 +132,9 @@ func bindings(ctx context.Context, conn *net.UDPConn, cfg Config, six bool) []An
 				q.done = true
 				waiting--
 				a.Took, a.Error = time.Since(q.sent), ""
+				if err == nil && mapped.Addr().Is6() != six {
+					err = errOtherFamily
+				}
 				if a.Mapped = mapped; err != nil {
 					a.Mapped, a.Error = netip.AddrPort{}, err.Error()
 				}
@@ -223,9 +229,12 @@ func locateOne(ctx context.Context, cfg Config, server string, six bool) (netip.
 func (f *Family) compare(host []netip.Addr) {
 	var seen []Answer
 	problem := "no STUN server answers"
-	for _, a := range f.Answers {
+	for i, a := range f.Answers {
 		switch {
 		case !a.Mapped.IsValid():
+			if i == 0 {
+				problem += fmt.Sprintf(" (%s: %s)", a.Server, a.Error)
+			}
 		case !reachable(a.Mapped.Addr()) && !slices.Contains(host, a.Mapped.Addr()):
 			problem = fmt.Sprintf("%s sees %s, which is not a public address", a.Server, a.Mapped.Addr())
 		default:

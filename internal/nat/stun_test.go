@@ -81,6 +81,7 @@ func TestMappingIsToldByTwoServers(t *testing.T) {
 			return stun.MustBuild(m, stun.BindingError, stun.CodeServerError).Raw
 		}}, "", Unknown, "", "no STUN server answers"},
 		"no address": {answers{func(m *stun.Message, _ netip.AddrPort) []byte { return stun.MustBuild(m, stun.BindingSuccess).Raw }}, "", Unknown, "", "no STUN server answers"},
+		"of IPv6":    {answers{sees("2001:db8::5", 1)}, "", Unknown, "", "the other family"},
 		"nobody":     {nil, "", Unknown, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {

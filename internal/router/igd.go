@@ -184,10 +184,10 @@ func (g *igd) external(ctx context.Context) (netip.Addr, error) {
 		return netip.Addr{}, nil
 	}
 	addr, err := netip.ParseAddr(strings.TrimSpace(text))
-	if err != nil {
-		return netip.Addr{}, fmt.Errorf("the router's address outside is %.40q, which is none", text)
+	if addr = addr.Unmap(); err != nil || !addr.Is4() {
+		return netip.Addr{}, fmt.Errorf("the router's address outside is %.40q, which is none of IPv4", text)
 	}
-	return addr.Unmap(), nil
+	return addr, nil
 }
 
 // The error codes of WANIPConnection.
@@ -273,7 +273,7 @@ func upnpError(err error) error {
 		}
 		return errors.New(clip(err.Error(), 2*maxText)) // the library's texts may quote whole answers
 	case codeNotAuthorized:
-		return fmt.Errorf("%w: error 606; allow UPnP for this device in its settings", ErrRefused)
+		return fmt.Errorf("%w: error 606", ErrRefused)
 	case codeConflict, codeOtherMechanism:
 		return ErrConflict
 	case codeNoRoom:

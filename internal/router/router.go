@@ -97,7 +97,7 @@ func (r *Router) Local() netip.Addr { return r.local }
 func (r *Router) External(ctx context.Context) (netip.Addr, error) {
 	addr, err := r.external(ctx)
 	if err == nil && (!addr.IsValid() || addr.IsUnspecified()) {
-		err = fmt.Errorf("%w: the router has no address outside; is it connected?", ErrNone)
+		err = fmt.Errorf("%w: the router has no IPv4 address outside; where it is connected, the provider shares one among customers (DS-Lite)", ErrNone)
 	}
 	return addr, err
 }

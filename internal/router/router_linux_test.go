@@ -115,7 +115,7 @@ func TestRouterSaysWhyNot(t *testing.T) {
 }
 
 func TestRouterThatIsNotConnectedHasNoAddress(t *testing.T) {
-	for _, external := range []string{"", "0.0.0.0", "soon"} {
+	for _, external := range []string{"", "0.0.0.0", "soon", "2001:db8::1"} {
 		f := newIGD(t)
 		f.set(func() { f.external = external })
 		if wan, err := find(t, f.config()).External(t.Context()); err == nil {
