@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -119,6 +120,15 @@ func (a *App) subject() doctor.Subject {
 	s.Running = "callbox " + a.opts.Version + " runs as node " + a.bus.Self().Name()
 	if a.opts.Patient {
 		s.Running = "no server ran here; callbox " + a.opts.Version + " was started to be examined"
+	}
+	if a.redirect == nil {
+		s.Endpoints = slices.DeleteFunc(s.Endpoints, func(e doctor.Endpoint) bool {
+			if e.Setting != "http-listen" {
+				return false
+			}
+			s.Without = append(s.Without, e)
+			return true
+		})
 	}
 	if a.opts.PatientData != "" {
 		s.Data = a.opts.PatientData

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -106,61 +105,4 @@ func servedCertificate(ctx context.Context, at netip.AddrPort, name string) (*x5
 	defer conn.Close()
 	state := conn.(*tls.Conn).ConnectionState()
 	return state.PeerCertificates[0], nil
-}
-
-// Names are host names, what they resolve to, and where they should lead.
-type Names struct {
-	Asked  []Resolved
-	Wanted []netip.Addr // public addresses, and those of this machine
-}
-
-// Resolved is what the DNS says of a name.
-type Resolved struct {
-	Name  string
-	Addrs []netip.Addr
-	Err   error
-}
-
-// dns judges whether the names of --domain lead here.
-func dns(n Names) Check {
-	if len(n.Asked) == 0 {
-		return skipped(NameDNS, "no name to look up (--domain)")
-	}
-	var wanted []string
-	for _, a := range n.Wanted {
-		wanted = append(wanted, a.String())
-	}
-	here := strings.Join(wanted, " or ")
-	if here == "" {
-		here = "this server's public address"
-	}
-	var saw []string
-	for _, r := range n.Asked {
-		var all []string
-		stray := false
-		for _, a := range r.Addrs {
-			all = append(all, a.String())
-			stray = stray || !slices.Contains(n.Wanted, a.Unmap())
-		}
-		list := strings.Join(all, ", ")
-		switch {
-		case r.Err != nil:
-			return failure(NameDNS, fmt.Sprintf("%s is not found: %v", r.Name, lookupCause(r.Err)), "make an A record (AAAA for IPv6) of "+r.Name+" with "+here)
-		case len(r.Addrs) == 0:
-			return failure(NameDNS, r.Name+" has no address", "make an A record (AAAA for IPv6) of "+r.Name+" with "+here)
-		case len(n.Wanted) == 0:
-			return skipped(NameDNS, r.Name+" is "+list+"; where this server is reached is not known")
-		case stray:
-			return failure(NameDNS, r.Name+" leads to "+list+", not to "+here, "change the A and AAAA records of "+r.Name+" to "+here+" alone; where a load balancer or tunnel stands there, this is right")
-		}
-		saw = append(saw, r.Name+" is "+list)
-	}
-	return good(NameDNS, strings.Join(saw, "; "))
-}
-
-func lookupCause(err error) string {
-	if d, ok := err.(*net.DNSError); ok {
-		return d.Err
-	}
-	return err.Error()
 }

@@ -26,7 +26,8 @@ type Heard struct {
 }
 
 // listening judges the endpoints. started says that the server runs and was asked; else it was tried whether it could bind.
-func listening(started bool, all []Heard) Check {
+// The server works without those that follow, which it could not open; now it was tried again.
+func listening(started bool, all []Heard, without ...Heard) Check {
 	var names, faults, remedies []string
 	for _, h := range all {
 		if h.Err == nil {
@@ -39,9 +40,19 @@ func listening(started bool, all []Heard) Check {
 			remedies = append(remedies, remedy)
 		}
 	}
+	fatal := len(faults) > 0
+	for _, h := range without {
+		saw, remedy := fmt.Sprintf("%v was not free at the start, and is now", h.Endpoint), "restart callbox"
+		if h.Err != nil {
+			saw, remedy = listenFault(false, h)
+		}
+		faults, remedies = append(faults, saw), append(remedies, remedy)
+	}
 	switch {
-	case len(faults) > 0:
+	case fatal:
 		return failure(NameListening, strings.Join(faults, "; "), strings.Join(remedies, "; "))
+	case len(faults) > 0:
+		return warning(NameListening, "answers on "+strings.Join(names, ", ")+"; "+strings.Join(faults, "; "), strings.Join(remedies, "; "))
 	case started:
 		return good(NameListening, "answers on "+strings.Join(names, ", "))
 	}

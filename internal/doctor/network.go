@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 )
 
 // Network is what is known of the way to this server from outside.
@@ -103,14 +102,10 @@ func differ(given, found []netip.Addr) bool {
 }
 
 func list(addrs []netip.Addr) string {
-	var out []string
-	for _, a := range addrs {
-		out = append(out, a.String())
-	}
-	if len(out) == 0 {
+	if len(addrs) == 0 {
 		return "no address"
 	}
-	return strings.Join(out, " and ")
+	return texts(addrs, " and ")
 }
 
 // natKind judges what the router makes of addresses. The server's own ports are forwarded ones: the kind matters for what

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 )
@@ -16,6 +17,7 @@ type Subject struct {
 	Start   error
 
 	Endpoints []Endpoint // the first two are the one port, TCP and UDP
+	Without   []Endpoint // those that the server could not open, and works without
 	Data      string     // data directory
 	// RelayPorts is how many ports the relay may open; 0 sealed. Buffer is what it asks for each UDP socket, in bytes.
 	RelayPorts int
@@ -127,7 +129,7 @@ func (x *examination) listening(ctx context.Context) Check {
 		}
 		all = append(all, h)
 	}
-	return listening(true, all)
+	return listening(true, all, tryBind(x.Without)...)
 }
 
 // near is the address at which this machine reaches its own listener.
@@ -209,7 +211,8 @@ func (x *examination) certificate(ctx context.Context) Check {
 }
 
 func (x *examination) dns(ctx context.Context) Check {
-	n := Names{}
+	// The address that is seen from outside is one of several that IPv6 gives a machine, and the record may have another.
+	n := Names{Own: slices.Concat(x.network.Given, x.network.Found, x.network.Local)}
 	if public := x.network.public(); len(public) > 0 {
 		n.Wanted = append(n.Wanted, public...)
 	}

@@ -35,6 +35,9 @@ func TestListeningVerdicts(t *testing.T) {
 	expect(t, listening(false, []Heard{{Endpoint: tcp}, {udp, busy, ""}}), Fail, "UDP [::]:443 is in use by another", "ss -lntup")
 	expect(t, listening(false, []Heard{{tcp, &net.OpError{Op: "listen", Err: syscall.EACCES}, ""}}), Fail, "not for this user", NamePrivilege)
 	expect(t, listening(false, []Heard{{tcp, &net.OpError{Op: "listen", Err: syscall.EADDRNOTAVAIL}, ""}}), Fail, "cannot be opened", "an address that this machine has")
+	web := Endpoint{"tcp", netip.MustParseAddrPort("[::]:80"), "http-listen"}
+	expect(t, listening(true, []Heard{{Endpoint: tcp}}, Heard{web, busy, "nginx (process 812)"}), Warn, "TCP [::]:80 is in use by nginx", "--http-listen")
+	expect(t, listening(true, []Heard{{Endpoint: tcp}}, Heard{Endpoint: web}), Warn, "not free at the start", "restart")
 	expect(t, listening(true, []Heard{{udp, errSilent, ""}}), Fail, "does not answer this machine itself", "firewall")
 }
 
@@ -202,6 +205,14 @@ func TestDNSVerdicts(t *testing.T) {
 	expect(t, dns(Names{Asked: []Resolved{{Name: "call.example", Err: &net.DNSError{Err: "no such host"}}}, Wanted: here}), Fail, "no such host", "make an A record")
 	expect(t, dns(Names{Asked: []Resolved{{Name: "call.example"}}, Wanted: here}), Fail, "has no address", "make an A record")
 	expect(t, dns(Names{Asked: []Resolved{{Name: "call.example", Addrs: here}}}), Skipped, "is not known", "")
+	// The record has the lasting one of this machine's addresses of IPv6, and servers outside see the one of today.
+	lasting := addrs("203.0.113.7", "2001:db8::aaaa")
+	expect(t, dns(Names{Asked: []Resolved{{Name: "call.example", Addrs: lasting}}, Wanted: here, Own: addrs("192.168.1.7", "2001:db8::aaaa")}), OK, "2001:db8::aaaa", "")
+	// The DNS of the house tells the house's own address; hosts files on Debian tell 127.0.1.1.
+	expect(t, dns(Names{Asked: []Resolved{{Name: "call.example", Addrs: addrs("192.168.1.7")}}, Wanted: here, Own: addrs("192.168.1.7")}), Warn, "on this network only", "203.0.113.7")
+	expect(t, dns(Names{Asked: []Resolved{{Name: "call.example", Addrs: addrs("127.0.1.1")}}, Wanted: here}), Warn, "hosts file", "/etc/hosts")
+	// The worst of several counts.
+	expect(t, dns(Names{Asked: []Resolved{{Name: "a.example", Addrs: addrs("127.0.1.1")}, {Name: "b.example", Addrs: addrs("198.51.100.9")}}, Wanted: here}), Fail, "b.example leads to", "")
 }
 
 func TestWayFromOutsideVerdicts(t *testing.T) {
