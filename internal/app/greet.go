@@ -28,12 +28,20 @@ func (a *App) greet() {
 		"remote", strings.Join(p.remote(), " "), "relay-ports", p.RelayPorts, "turns", p.TURNS, "bus", p.Bus,
 		"node", p.Node, "users", p.Users, "data", p.Data, "authority", p.Fingerprint)
 	if p.Setup != "" {
-		a.logSetup(p.setupURL())
+		a.logSetup(p)
 	}
 }
 
-func (a *App) logSetup(url string) {
-	a.log.Info("there is no user yet: make the first one, an administrator, within 30 minutes", "setup", url)
+func (a *App) logSetup(p startPage) {
+	here, elsewhere := p.setupURLs()
+	links := []any{"setup", here, "setup-remote", elsewhere}
+	switch {
+	case here == "":
+		links = []any{"setup", elsewhere}
+	case elsewhere == "":
+		links = links[:2]
+	}
+	a.log.Info("there is no user yet: make the first one, an administrator, within 30 minutes", links...)
 }
 
 // greetAgain says a further set-up link.
@@ -41,7 +49,7 @@ func (a *App) greetAgain(token string) {
 	p := a.startPage()
 	p.Setup = token
 	if a.opts.Stdout == nil {
-		a.logSetup(p.setupURL())
+		a.logSetup(p)
 		return
 	}
 	if err := p.writeSetup(a.opts.Stdout); err != nil {

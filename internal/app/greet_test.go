@@ -89,3 +89,19 @@ func TestLinksBeginWithWhatMostPeopleReach(t *testing.T) {
 		})
 	}
 }
+
+// TestLoggedSetUpLinksReachTheServer: a server without a screen is set up from another device, one on loopback is not.
+func TestLoggedSetUpLinksReachTheServer(t *testing.T) {
+	for listen, want := range map[string]string{
+		"[::]:8080":        "setup=http://localhost:8080/setup?token=T setup-remote=https://192.168.1.7:8080/setup?token=T",
+		"192.168.1.7:8080": "setup=https://192.168.1.7:8080/setup?token=T",
+		"127.0.0.1:8080":   "setup=http://127.0.0.1:8080/setup?token=T",
+	} {
+		var out screen
+		a := &App{log: slog.New(slog.NewTextHandler(&out, nil))}
+		a.logSetup(startPage{Listen: netip.MustParseAddrPort(listen), Addrs: []netip.Addr{addr("192.168.1.7")}, Setup: "T"})
+		if said := strings.ReplaceAll(out.String(), `"`, ""); !strings.HasSuffix(strings.TrimSpace(said), "within 30 minutes "+want) {
+			t.Errorf("%s: %s", listen, said)
+		}
+	}
+}

@@ -91,13 +91,28 @@ func webURL(scheme, host string, port uint16) string {
 	return scheme + "://" + at
 }
 
-// setupURL is the one-time link.
-func (p startPage) setupURL() string {
-	base := p.local()
-	if base == "" {
-		base = p.remote()[0]
+// setupURLs are the one-time link, for this machine and for others: who has no screen on this one opens it elsewhere. Either
+// is "" where nobody comes that way.
+func (p startPage) setupURLs() (here, elsewhere string) {
+	if here = p.local(); here != "" {
+		here += setupPath(p.Setup)
 	}
-	return base + setupPath(p.Setup)
+	if remote := p.remote(); len(remote) > 0 {
+		elsewhere = remote[0] + setupPath(p.Setup)
+	}
+	return here, elsewhere
+}
+
+// setupLines are both, for people.
+func (p startPage) setupLines() []string {
+	here, elsewhere := p.setupURLs()
+	switch {
+	case here == "":
+		return []string{elsewhere}
+	case elsewhere == "":
+		return []string{here}
+	}
+	return []string{here, "or, on another device:", elsewhere}
 }
 
 func setupPath(token string) string { return "/setup?token=" + token }
@@ -119,7 +134,7 @@ func (p startPage) write(w io.Writer) error {
 	}
 	t.add("On other devices", remote...)
 	if p.Setup != "" {
-		t.add("First run", "make the first user, an administrator, within 30 minutes:", p.setupURL())
+		t.add("First run", append([]string{"make the first user, an administrator, within 30 minutes:"}, p.setupLines()...)...)
 	}
 	if len(remote) > 0 && len(p.Certificate) == 0 {
 		t.add("Expect a warning", "https:// comes with a certificate that this callbox made, because browsers open a camera on https:// only. "+
@@ -142,7 +157,7 @@ func (p startPage) write(w io.Writer) error {
 // writeSetup is what follows when the first set-up link has ended unused.
 func (p startPage) writeSetup(w io.Writer) error {
 	say := wrap("There is no user yet. A new link to make the first, an administrator, within 30 minutes:", pageWidth)
-	_, err := fmt.Fprintf(w, "%s\n  %s\n\n", strings.Join(say, "\n"), p.setupURL())
+	_, err := fmt.Fprintf(w, "%s\n  %s\n\n", strings.Join(say, "\n"), strings.Join(p.setupLines(), "\n  "))
 	return err
 }
 
