@@ -35,6 +35,8 @@ const (
 	firstOrder = 30 * time.Second
 	// doctorOwner begins the owners of the allocations that the checks make: no user has a colon in the name.
 	doctorOwner = "callbox:doctor"
+	// settled is how long what an examination looks at must have been as it is: changes seldom come alone.
+	settled = 10 * time.Second
 )
 
 // practice examines the server that it is part of.
@@ -42,6 +44,9 @@ type practice struct {
 	a    *App
 	busy sync.Mutex // held during an examination: two would hear each other
 	last atomic.Pointer[examined]
+
+	changed chan struct{} // of one element
+	settle  time.Duration // settled, but in tests
 }
 
 // examined is the outcome of an examination.
@@ -50,32 +55,54 @@ type examined struct {
 	at     time.Time
 }
 
-func newPractice(a *App) *practice { return &practice{a: a} }
+func newPractice(a *App) *practice { return &practice{a: a, changed: make(chan struct{}, 1), settle: settled} }
 
-// rounds examines at the start and every so often, until the context ends.
+// soon has the server examined again: the network, the router or the configuration has changed. It does not wait.
+func (p *practice) soon() {
+	select {
+	case p.changed <- struct{}{}:
+	default:
+	}
+}
+
+// rounds examines at the start, every so often and after changes, until the context ends.
 func (p *practice) rounds(ctx context.Context, every time.Duration) {
 	if every <= 0 {
 		return
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	calm := time.NewTimer(p.settle)
+	calm.Stop()
+	said := ""
 	for {
-		report := p.examine(ctx, nil)
-		if ctx.Err() != nil {
-			return
+		if report := p.examine(ctx, nil); ctx.Err() == nil && report.Summary() != said {
+			said = report.Summary()
+			p.say(report)
 		}
-		for _, c := range report.Checks {
-			if c.Verdict == doctor.Fail {
-				p.a.log.Warn("the doctor finds a fault", logCheck, c.Name, logSaw, c.Saw, logRemedy, c.Remedy)
+		for waiting := true; waiting; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-p.changed:
+				calm.Reset(p.settle)
+			case <-calm.C:
+				waiting = false
+			case <-tick.C:
+				said, waiting = "", false
 			}
 		}
-		p.a.log.Info("examined", logVerdict, report.Summary())
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
+	}
+}
+
+// say logs what was found.
+func (p *practice) say(report doctor.Report) {
+	for _, c := range report.Checks {
+		if c.Verdict == doctor.Fail {
+			p.a.log.Warn("the doctor finds a fault", logCheck, c.Name, logSaw, c.Saw, logRemedy, c.Remedy)
 		}
 	}
+	p.a.log.Info("examined", logVerdict, report.Summary())
 }
 
 // examine runs all checks; one examination waits for another.

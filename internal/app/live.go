@@ -45,6 +45,7 @@ func (a *App) take(l *live) {
 	if a.opts.LogLevel != nil {
 		a.opts.LogLevel.Set(l.cfg.LogLevel)
 	}
+	a.doctor.soon()
 }
 
 // sameServers says whether two configurations name the same servers to clients.

@@ -231,7 +231,7 @@ func TestExaminedServerSaysSo(t *testing.T) {
 	}
 }
 
-// TestRounds: at the start, and again after the pause.
+// TestRounds: at the start, again after the pause, and after a change, once that has settled.
 func TestRounds(t *testing.T) {
 	r := serve(t, nil)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -243,4 +243,16 @@ func TestRounds(t *testing.T) {
 	cancel()
 	<-ended
 	r.doctor.rounds(t.Context(), 0) // never
+
+	ctx, cancel = context.WithCancel(t.Context())
+	ended = make(chan struct{})
+	r.doctor.settle = 50 * time.Millisecond
+	last := r.doctor.last.Load()
+	go func() { r.doctor.rounds(ctx, time.Hour); close(ended) }()
+	eventually(t, func() bool { return r.doctor.last.Load() != last })
+	last = r.doctor.last.Load()
+	r.moved(r.live.Load().addrs)
+	eventually(t, func() bool { return r.doctor.last.Load() != last })
+	cancel()
+	<-ended
 }
