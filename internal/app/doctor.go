@@ -55,7 +55,9 @@ type examined struct {
 	at     time.Time
 }
 
-func newPractice(a *App) *practice { return &practice{a: a, changed: make(chan struct{}, 1), settle: settled} }
+func newPractice(a *App) *practice {
+	return &practice{a: a, changed: make(chan struct{}, 1), settle: settled}
+}
 
 // soon has the server examined again: the network, the router or the configuration has changed. It does not wait.
 func (p *practice) soon() {

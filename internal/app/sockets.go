@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"callbox/internal/certs"
 	"callbox/internal/config"
@@ -19,6 +21,9 @@ import (
 
 // portTries is how often a port number that the system chooses for TCP is tried for UDP too.
 const portTries = 32
+
+// ownLookup bounds the look at the DNS for the bus's addresses.
+const ownLookup = 2 * time.Second
 
 // openSockets binds everything: TCP first, then the relay's UDP on the same number.
 func (a *App) openSockets(undo *closers) error {
@@ -149,7 +154,10 @@ func (a *App) ownAddrs() []netip.AddrPort {
 		own = append(own, boundAddr(a.metrics, a.cfg.MetricsListen.Addr))
 	}
 	if a.cfg.Clustered() {
-		own = append(own, busAddrs(string(a.cfg.Bus), net.LookupHost)...)
+		// The start does not wait for a resolver that is cut off. Names of hosts that are up have been found a moment ago.
+		ctx, cancel := context.WithTimeout(context.Background(), ownLookup)
+		defer cancel()
+		own = append(own, busAddrs(string(a.cfg.Bus), func(host string) ([]string, error) { return net.DefaultResolver.LookupHost(ctx, host) })...)
 	}
 	return own
 }
