@@ -3,12 +3,13 @@ package doctor
 import (
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
 )
 
-// holder finds whose a port is: a program's name and process where this user may see them, else the user's number, else "".
+// holder finds whose a port is: a program's name and process where this user may see them, else the user, else "".
 func holder(network string, port uint16) string {
 	uid := ""
 	for _, table := range []string{network, network + "6"} {
@@ -23,10 +24,13 @@ func holder(network string, port uint16) string {
 			uid = s.uid
 		}
 	}
-	if uid != "" {
-		return "a program of user number " + uid
+	if uid == "" {
+		return ""
 	}
-	return ""
+	if u, err := user.LookupId(uid); err == nil {
+		return "a program of user " + u.Username
+	}
+	return "a program of user number " + uid
 }
 
 type procSocket struct{ inode, uid string }

@@ -65,6 +65,9 @@ func listenFault(started bool, h Heard) (saw, remedy string) {
 	case started:
 		return fmt.Sprintf("%v does not answer this machine itself: %v", h.Endpoint, cause(h.Err)),
 			"let the firewall of this machine pass " + strings.ToUpper(h.Network) + " port " + port + ", also over its loopback interface"
+	case inUse(h.Err) && isCallbox(h.Holder):
+		return fmt.Sprintf("%v is in use by %s", h.Endpoint, h.Holder),
+			"where that is the server to examine, run this as its user and name its data directory with --data; else stop it, or choose another port with --" + h.Setting
 	case inUse(h.Err) && h.Holder != "":
 		return fmt.Sprintf("%v is in use by %s", h.Endpoint, h.Holder),
 			"stop that program, or choose another port with --" + h.Setting
@@ -76,6 +79,11 @@ func listenFault(started bool, h Heard) (saw, remedy string) {
 	}
 	return fmt.Sprintf("%v cannot be opened: %v", h.Endpoint, cause(h.Err)),
 		"give --" + h.Setting + " an address that this machine has, or none for all, as :" + port
+}
+
+// isCallbox says whether a port's holder is a callbox by its name, or by its user's, which packages make.
+func isCallbox(holder string) bool {
+	return strings.HasPrefix(holder, "callbox (") || strings.HasSuffix(holder, " user callbox")
 }
 
 // tryBind tries whether the server could open its endpoints, and closes them again.

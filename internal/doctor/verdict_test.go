@@ -35,6 +35,9 @@ func TestListeningVerdicts(t *testing.T) {
 	expect(t, listening(false, []Heard{{Endpoint: tcp}, {udp, busy, ""}}), Fail, "UDP [::]:443 is in use by another", "ss -lntup")
 	expect(t, listening(false, []Heard{{tcp, &net.OpError{Op: "listen", Err: syscall.EACCES}, ""}}), Fail, "not for this user", NamePrivilege)
 	expect(t, listening(false, []Heard{{tcp, &net.OpError{Op: "listen", Err: syscall.EADDRNOTAVAIL}, ""}}), Fail, "cannot be opened", "an address that this machine has")
+	for _, holder := range []string{"callbox (process 812)", "a program of user callbox"} {
+		expect(t, listening(false, []Heard{{tcp, busy, holder}}), Fail, "in use by "+holder, "name its data directory with --data")
+	}
 	web := Endpoint{"tcp", netip.MustParseAddrPort("[::]:80"), "http-listen"}
 	expect(t, listening(true, []Heard{{Endpoint: tcp}}, Heard{web, busy, "nginx (process 812)"}), Warn, "TCP [::]:80 is in use by nginx", "--http-listen")
 	expect(t, listening(true, []Heard{{Endpoint: tcp}}, Heard{Endpoint: web}), Warn, "not free at the start", "restart")
