@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -95,11 +96,27 @@ func (ns *Namespace) Link(address string, other *Namespace, otherAddress string)
 		ns          *Namespace
 		name, cidrs string
 	}{{ns, near, address}, {other, far, otherAddress}} {
+		// An address of IPv6 that comes a second later is a change of the network, on which browsers break off what they load.
+		end.ns.Run("ip", "link", "set", end.name, "addrgenmode", "none")
 		end.ns.Run("ip", "address", "add", end.cidrs, "dev", end.name)
 		end.ns.Run("ip", "link", "set", end.name, "up")
 	}
+	for _, end := range []struct {
+		ns   *Namespace
+		name string
+	}{{ns, near}, {other, far}} {
+		Eventually(ns.t, plugged, "the cable is plugged in", func() error {
+			if state := strings.TrimSpace(end.ns.Run("cat", "/sys/class/net/"+end.name+"/operstate")); state != "up" {
+				return fmt.Errorf("%s of %s is %s", end.name, end.ns.Name, state)
+			}
+			return nil
+		})
+	}
 	return near, far
 }
+
+// plugged is how long the kernel may take to notice that both ends of a cable are up.
+const plugged = 20 * time.Second
 
 // endWithParent kills the process when the test process dies, so that none is left behind.
 func endWithParent(cmd *exec.Cmd) {
