@@ -257,3 +257,41 @@ func TestStoreIsBounded(t *testing.T) {
 		t.Errorf("one more: %v, want ErrFull", err)
 	}
 }
+
+// TestForeignIsWhatOthersHaveChanged in the files: a copy that was put back, older as it is, and not what the store wrote itself.
+func TestForeignIsWhatOthersHaveChanged(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	put(t, s, "ada", "1", 0)
+	put(t, s, "gone", "1", time.Hour)
+	file := filepath.Join(dir, "users.json")
+	copied, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, "ada", "2", 0)
+	put(t, s, "bob", "1", 0)
+	if err := s.Update(t.Context(), "users", "gone", func([]byte) ([]byte, time.Duration, error) { return nil, 0, nil }); err != nil {
+		t.Fatal(err)
+	}
+	if changed, err := s.Foreign(t.Context()); err != nil || len(changed) != 0 {
+		t.Fatalf("its own writing is a change: %v %v", changed, err)
+	}
+	if err := os.WriteFile(file, copied, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	changed, err := s.Foreign(t.Context())
+	if err != nil || len(changed) != 1 || len(changed["users"]) != 3 {
+		t.Fatalf("%v %v", changed, err)
+	}
+	got := changed["users"]
+	if string(got["ada"].Value) != "1" || !got["bob"].Deleted || string(got["gone"].Value) != "1" || got["gone"].Deleted {
+		t.Errorf("%+v", got)
+	}
+	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Foreign(t.Context()); !errors.Is(err, bus.ErrDamaged) {
+		t.Errorf("%v", err)
+	}
+}

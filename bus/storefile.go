@@ -2,6 +2,7 @@ package bus
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -54,6 +55,54 @@ func readBucket(dir, bucket string) (map[string]Record, error) {
 		}
 	}
 	return nil, fmt.Errorf("%s file: %w: %s at byte %d: %v; %s", bucket, ErrDamaged, path, offset, err, remedy)
+}
+
+// Foreign reads the files again and returns, by bucket and key, what somebody else has changed in them, as by putting a copy back:
+// a record that the file has no more as a deletion. Nothing is taken over; Records.Update does that, under a version of its own.
+// Where a file is damaged nothing is returned. One that is gone changes nothing.
+func (s *Store) Foreign(ctx context.Context) (map[string]map[string]Record, error) {
+	if s.dir == "" {
+		return nil, nil
+	}
+	if err := s.take(ctx); err != nil {
+		return nil, err
+	}
+	defer s.give()
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, fmt.Errorf("record store: %w", err)
+	}
+	out := make(map[string]map[string]Record)
+	for _, e := range entries {
+		bucket, ok := bucketOfFile(e.Name())
+		if !ok || !e.Type().IsRegular() {
+			continue
+		}
+		records, err := readBucket(s.dir, bucket)
+		if err != nil {
+			return nil, err
+		}
+		changed := make(map[string]Record)
+		for key, r := range records {
+			if was := s.All(bucket)[key]; !r.same(was) {
+				changed[key] = r
+			}
+		}
+		for key := range s.All(bucket) {
+			if _, there := records[key]; !there {
+				changed[key] = Record{Deleted: true}
+			}
+		}
+		if len(changed) > 0 {
+			out[bucket] = changed
+		}
+	}
+	return out, nil
+}
+
+// same compares what a file keeps of two records.
+func (r Record) same(other Record) bool {
+	return r.Version == other.Version && r.Deleted == other.Deleted && r.Expires.Equal(other.Expires) && bytes.Equal(r.Value, other.Value)
 }
 
 // decodeBucket returns the byte offset of a fault with it.

@@ -74,6 +74,7 @@ type App struct {
 
 	dir     *datadir.Dir
 	secrets datadir.Secrets
+	store   *bus.Store
 	bus     bus.Bus
 	certs   *certificates
 	hub     *signal.Hub
@@ -140,11 +141,10 @@ func (a *App) open(ctx context.Context, undo *closers) (err error) {
 	if a.secrets, err = a.dir.Secrets(SecretOptions(a.cfg)); err != nil {
 		return err
 	}
-	store, err := bus.OpenStore(a.dir.Path())
-	if err != nil {
+	if a.store, err = bus.OpenStore(a.dir.Path()); err != nil {
 		return err
 	}
-	if a.bus, err = a.openBus(ctx, store); err != nil {
+	if a.bus, err = a.openBus(ctx, a.store); err != nil {
 		return err
 	}
 	undo.add(a.bus.Close)

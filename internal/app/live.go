@@ -1,11 +1,13 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"callbox/auth"
 	"callbox/internal/config"
@@ -76,6 +78,10 @@ func (a *App) reload() (control.Reloaded, error) {
 	if err := errors.Join(errSecrets, errPolicy); err != nil {
 		return control.Reloaded{}, fmt.Errorf("%w:\n%w", errReload, err)
 	}
+	files, err := a.takeFiles()
+	if err != nil {
+		return control.Reloaded{}, fmt.Errorf("%w:\n%w", errReload, err)
+	}
 	const turnKey = "turn-secret-file"
 	hangs := false // the TURN secrets hang on the cluster secret
 	if !slices.Equal(secrets.Cluster, a.secrets.Cluster) {
@@ -102,11 +108,47 @@ func (a *App) reload() (control.Reloaded, error) {
 		a.certs.acme.Retry() // what was in the way may be gone
 	}
 	a.changes.addAll() // users, keys and revocations, as they are in the store
+	changed = append(changed, files...)
 	if a.watcher != nil {
 		a.watcher.Look()
 	}
 	a.log.Info("configuration read again", logChanged, strings.Join(changed, " "), logRestart, strings.Join(restart, " "))
 	return control.Reloaded{Changed: append([]string{}, changed...), Restart: append([]string{}, restart...)}, nil
+}
+
+// takeFiles takes over what somebody else has changed in the files of users, keys and other records, and returns their names. In
+// a cluster what all nodes share holds, and the files follow it.
+func (a *App) takeFiles() ([]string, error) {
+	if a.cfg.Clustered() {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), changeTimeout)
+	defer cancel()
+	foreign, err := a.store.Foreign(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var files []string
+	for bucket, records := range foreign {
+		files = append(files, bucket+".json")
+		for key, r := range records {
+			err := a.bus.Update(ctx, bucket, key, func([]byte) ([]byte, time.Duration, error) {
+				now := time.Now()
+				switch {
+				case !r.Deleted && r.Expires.IsZero():
+					return r.Value, 0, nil
+				case !r.Deleted && now.Before(r.Expires):
+					return r.Value, r.Expires.Sub(now), nil
+				}
+				return nil, 0, nil
+			})
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	slices.Sort(files)
+	return files, nil
 }
 
 // SecretOptions say where the configuration has its secrets.

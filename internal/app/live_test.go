@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -260,4 +261,31 @@ func TestSetUpLinkIsRenewedUntilThereIsAUser(t *testing.T) {
 	if a := r.get(r.browser(), "/login"); strings.Contains(a.Body, "set-up link") {
 		t.Error("login page speaks of set-up where there is a user")
 	}
+}
+
+// TestUsersOfAChangedFileAreTakenOver by a reload: a copy that was put back says who may come in.
+func TestUsersOfAChangedFileAreTakenOver(t *testing.T) {
+	r, _ := reloadable(t, nil)
+	r.addUser("ada", true)
+	file := filepath.Join(r.data, "users.json")
+	copied, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.addUser("eve", false)
+	eve := r.logIn("eve")
+	if got := r.reload().Changed; len(got) != 0 {
+		t.Errorf("changed: %v", got)
+	}
+	if err := os.WriteFile(file, copied, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.reload().Changed; !slices.Equal(got, []string{"users.json"}) {
+		t.Errorf("changed: %v", got)
+	}
+	eventually(t, func() bool { _, there := r.web.users.Lookup("eve"); return !there })
+	if got := r.get(eve, "/api/v1/ice-servers"); got.Status != http.StatusUnauthorized {
+		t.Errorf("%+v", got)
+	}
+	r.logIn("ada")
 }
