@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -251,8 +252,15 @@ func (x *examination) clock(ctx context.Context) Check {
 	return clock(c)
 }
 
+// built is set by packaging/release: the seconds since 1970 of the commit. Its programs have no record of the version control,
+// which would differ by where they are built.
+var built string
+
 // builtAt is the time of the commit that the program was built from.
 func builtAt() (time.Time, bool) {
+	if seconds, err := strconv.ParseInt(built, 10, 64); err == nil {
+		return time.Unix(seconds, 0), true
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return time.Time{}, false

@@ -80,7 +80,8 @@ func describe(ctx context.Context, version string) (release, error) {
 	return r, nil
 }
 
-// packageVersion is the version as deb and rpm can have it: beginning with a digit and without a hyphen.
+// packageVersion is the version as deb and rpm can have it: beginning with a digit, without a hyphen, and in their order. What
+// precedes a version (1.0.0-rc.1) has a tilde, what git counts after it (1.0.0-3-gabc) a plus sign.
 func (r release) packageVersion() string {
 	v := strings.TrimPrefix(r.version, "v")
 	if v == "" || v[0] < '0' || v[0] > '9' || !strings.Contains(v, ".") {
@@ -90,7 +91,13 @@ func (r release) packageVersion() string {
 	if !cut {
 		return main
 	}
-	return main + "+" + strings.ReplaceAll(rest, "-", ".")
+	sign := "+"
+	for _, before := range []string{"alpha", "beta", "pre", "rc"} {
+		if strings.HasPrefix(rest, before) {
+			sign = "~"
+		}
+	}
+	return main + sign + strings.ReplaceAll(rest, "-", ".")
 }
 
 // make empties the folder and fills it. It returns the names of the files.
@@ -169,7 +176,7 @@ func (r release) platform(ctx context.Context, work, dir string, p platform, not
 // build compiles a static program that tells neither where nor by whom it was built.
 func (r release) build(ctx context.Context, path string, p platform) error {
 	const vars = "callbox/internal/cli."
-	flags := "-s -w -buildid= -X " + vars + "version=" + r.version
+	flags := "-s -w -buildid= -X " + vars + "version=" + r.version + " -X callbox/internal/doctor.built=" + strconv.FormatInt(r.time.Unix(), 10)
 	if r.commit != "" {
 		flags += " -X " + vars + "commit=" + r.commit
 	}
