@@ -84,7 +84,7 @@ func TestReleaseInstallsAndRuns(t *testing.T) {
 func checkArchive(t *testing.T, path, into string) {
 	files := unpack(t, path, into)
 	top := strings.TrimSuffix(filepath.Base(path), ".tar.gz") + "/"
-	for _, want := range []string{"callbox", "LICENSE", "README.md", "THIRD-PARTY-NOTICES.txt", "docs/protocol.md"} {
+	for _, want := range []string{"callbox", "LICENSE", "README.md", "THIRD-PARTY-NOTICES.txt", "docs/protocol.md", "packaging/systemd/callbox.service", "packaging/callbox.yaml", "packaging/nginx/callbox.conf"} {
 		if !files[top+want] {
 			t.Errorf("%s is missing among %v", want, files)
 		}

@@ -30,15 +30,23 @@ func contents(stage string, p platform) ([]file, error) {
 	for _, name := range []string{"LICENSE", "README.md", "CHANGELOG.md"} {
 		out = append(out, file{name, name, 0o644})
 	}
-	// What the README's map names.
-	err := filepath.WalkDir("docs", func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() {
-			out = append(out, file{filepath.ToSlash(path), path, 0o644})
-		}
-		return err
-	})
+	// What the README's map and the documents name.
+	folders := []string{"docs", "packaging/haproxy", "packaging/nginx"}
+	if p.os == "linux" {
+		out = append(out, file{"packaging/callbox.yaml", "packaging/callbox.yaml", 0o644})
+		folders = append(folders, "packaging/systemd")
+	}
+	var errs []error
+	for _, folder := range folders {
+		errs = append(errs, filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.Type().IsRegular() {
+				out = append(out, file{filepath.ToSlash(path), path, 0o644})
+			}
+			return err
+		}))
+	}
 	slices.SortFunc(out, func(a, b file) int { return strings.Compare(a.name, b.name) })
-	return out, err
+	return out, errors.Join(errs...)
 }
 
 // writeTar writes a compressed tar in which nothing tells the machine or the hour.
