@@ -111,7 +111,7 @@ func (p *Provider) Run(ctx context.Context) {
 		if err == nil || ctx.Err() != nil {
 			return
 		}
-		p.cfg.Log.Warn("the OpenID provider cannot be used yet; local logins go on", "issuer", p.cfg.Issuer, "error", clip(err), "retry", pause)
+		p.cfg.Log.Warn("the OpenID provider cannot be used yet; local logins go on", "issuer", p.cfg.Issuer, "error", clip(err), "retry", pause.String())
 		wait := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
