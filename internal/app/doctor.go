@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -278,6 +279,7 @@ func examinedCertificate(state certs.State, cfg config.Config) doctor.Certificat
 	}
 	if state.Err != nil {
 		c.Trouble = state.Err.Error()
+		c.Out = strings.Contains(c.Trouble, certs.ErrUnreachable.Error()) // another node's failure is a text alone
 	}
 	return c
 }

@@ -27,6 +27,7 @@ type Certificate struct {
 	Leaf    *x509.Certificate // as served; nil: none was
 	Served  error             // of the handshake
 	Trouble string            // why the last order, renewal or reading has failed; "" it has not
+	Out     bool              // Trouble is that the authority could not be asked
 	Trusted bool              // the world's clients accept the chain
 	Names   []string          // by which people come: --domain, --name
 	Missing []string          // those of Names that there is no certificate for
@@ -41,6 +42,9 @@ func expiry(leaf *x509.Certificate) time.Duration {
 // certificate judges what browsers get to see.
 func certificate(c Certificate) Check {
 	refused := "see that port 80 or 443 of the name reaches this server from outside, and that the name's DNS leads here; callbox tries again by itself"
+	if c.Out {
+		refused = "let this machine reach the authority (--acme-ca) over https, and see that its clock is right; callbox tries again by itself"
+	}
 	if c.Leaf == nil {
 		saw := "none is served"
 		if c.Served != nil {
