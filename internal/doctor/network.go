@@ -156,7 +156,7 @@ func routerMapping(n Network, port uint16) Check {
 	case n.Router == RouterMapped:
 		return good(NameRouter, n.RouterD)
 	case n.Router == RouterRefused:
-		return failure(NameRouter, "the router refuses: "+n.RouterD, byHand)
+		return failure(NameRouter, "the router does not forward: "+n.RouterD, byHand)
 	case n.Router == RouterNone:
 		return warning(NameRouter, "no router here speaks UPnP or NAT-PMP", "switch UPnP on in the router; or "+byHand)
 	case n.Router == RouterWaiting:

@@ -43,6 +43,9 @@ func conclude(r *Report, host []netip.Addr) {
 	case wan.IsValid() && v4.Public.IsValid() && wan != v4.Public:
 		r.CGNAT = true
 		r.Why = fmt.Sprintf("the router says that its address outside is %s, but servers see %s: the provider translates as well, or the traffic takes another way out (VPN)", wan, v4.Public)
+	case r.Router.NoWAN && v4.Public.IsValid():
+		r.CGNAT = true
+		r.Why = fmt.Sprintf("the router says that it has no public IPv4 address, but servers see %s: the provider shares that among customers (CGNAT, DS-Lite), or a second router stands between", v4.Public)
 	case wan.IsValid() && !v4.Public.IsValid():
 		v4.Public, v4.Source = wan, "router"
 	}

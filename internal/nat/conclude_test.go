@@ -34,6 +34,8 @@ func TestSharedAddressIsRecognised(t *testing.T) {
 		"a VPN's address beside":          {"203.0.113.5", "203.0.113.5", append(home, "100.70.0.1"), false, "", "203.0.113.5"},
 		"the host's own, router or not":   {"203.0.113.5", "198.51.100.8", []string{"203.0.113.5"}, false, "", ""},
 		"the router's and the host's own": {"", "203.0.113.5", []string{"203.0.113.5"}, false, "", ""},
+		"the router has none":             {"203.0.113.5", "none", home, true, "no public IPv4 address, but servers see 203.0.113.5", ""},
+		"the router is not connected":     {"", "none", home, false, "", ""},
 		"nothing":                         {"", "", home, false, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -43,7 +45,7 @@ func TestSharedAddressIsRecognised(t *testing.T) {
 				r.IPv4.Answers = []Answer{{Server: "s", Mapped: netip.AddrPortFrom(netip.MustParseAddr(c.stun), 1)}}
 				r.IPv4.compare(host)
 			}
-			if c.wan != "" {
+			if r.Router.NoWAN = c.wan == "none"; !r.Router.NoWAN && c.wan != "" {
 				r.Router.WAN = netip.MustParseAddr(c.wan)
 			}
 			conclude(&r, host)

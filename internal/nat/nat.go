@@ -110,6 +110,8 @@ type Router struct {
 	Gateway netip.Addr `json:"gateway,omitzero"`
 	Local   netip.Addr `json:"local,omitzero"`
 	WAN     netip.Addr `json:"wan,omitzero"`
+	// NoWAN: it says that it has no public address there.
+	NoWAN bool `json:"noWan,omitempty"`
 	// Mappings are the ports it forwards to us now. Lease is how long each is asked for.
 	Mappings []router.Mapping `json:"mappings,omitempty"`
 	Lease    time.Duration    `json:"leaseNs,omitempty"`
@@ -209,8 +211,8 @@ func discover(ctx context.Context, cfg Config, known Forwarder) (Report, Forward
 // askRouter finds the router, or looks for it anew where the known one does not answer.
 func askRouter(ctx context.Context, find func(context.Context) (Forwarder, error), known Forwarder) (Router, Forwarder) {
 	if known != nil {
-		if wan, err := known.External(ctx); err == nil {
-			return describe(known, wan), known
+		if wan, err := known.External(ctx); err == nil || errors.Is(err, router.ErrNoAddress) {
+			return describe(known, wan, err), known
 		}
 	}
 	found, err := find(ctx)
@@ -218,15 +220,17 @@ func askRouter(ctx context.Context, find func(context.Context) (Forwarder, error
 		return Router{Fault: FaultNone, Err: err.Error()}, nil
 	}
 	wan, err := found.External(ctx)
-	out := describe(found, wan)
-	if err != nil {
-		out.WAN, out.Fault, out.Err = netip.Addr{}, FaultOther, err.Error()
-	}
-	return out, found
+	return describe(found, wan, err), found
 }
 
-func describe(r Forwarder, wan netip.Addr) Router {
-	return Router{Found: true, Kind: r.Kind(), Name: r.Name(), Gateway: r.Gateway(), Local: r.Local(), WAN: wan}
+// describe is a router that was asked for its address.
+func describe(r Forwarder, wan netip.Addr, err error) Router {
+	out := Router{Found: true, Kind: r.Kind(), Name: r.Name(), Gateway: r.Gateway(), Local: r.Local(), WAN: wan}
+	if err != nil {
+		out.WAN, out.Fault, out.Err = netip.Addr{}, FaultOther, err.Error()
+		out.NoWAN = errors.Is(err, router.ErrNoAddress)
+	}
+	return out
 }
 
 // resolve asks the system, with a bound of its own: a resolver that is cut off would use up all the time.

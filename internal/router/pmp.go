@@ -31,7 +31,9 @@ func findPMP(ctx context.Context, gateway, local netip.Addr) (protocol, error) {
 	ctx, cancel := context.WithTimeout(ctx, pmpFindTimeout)
 	defer cancel()
 	if _, err := p.client(ctx).GetExternalAddress(); err != nil {
-		return nil, pmpError(err)
+		if err = pmpError(err); !errors.Is(err, ErrNoAddress) {
+			return nil, err
+		}
 	}
 	return p, nil
 }
@@ -113,7 +115,7 @@ func pmpError(err error) error {
 	case strings.Contains(text, "result code 2"):
 		return fmt.Errorf("%w: NAT-PMP is switched off in its settings", ErrRefused)
 	case strings.Contains(text, "result code 3"):
-		return fmt.Errorf("%w: it is not connected", ErrNone)
+		return ErrNoAddress
 	case strings.Contains(text, "result code 4"):
 		return ErrFull
 	case strings.Contains(text, "result code"):

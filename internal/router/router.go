@@ -29,6 +29,8 @@ var (
 	ErrNone = errors.New("no router that can be asked")
 	// ErrConflict: the port is forwarded to another host, or is the router's own.
 	ErrConflict = errors.New("the port is taken at the router")
+	// ErrNoAddress: the router answers, and has no address of IPv4 outside. That is how routers behind a provider's NAT say it.
+	ErrNoAddress = errors.New("the router has no public IPv4 address")
 	// ErrRefused: the router forwards nothing for this host.
 	ErrRefused = errors.New("the router refuses to forward ports")
 	// ErrFull: the router has no room for a further port.
@@ -93,11 +95,11 @@ func (r *Router) Gateway() netip.Addr { return r.gateway }
 // Local is this host's address towards the router: ports are forwarded to it.
 func (r *Router) Local() netip.Addr { return r.local }
 
-// External asks the router for its address on the other side. ErrNone: it has none.
+// External asks the router for its address on the other side. ErrNoAddress: it has none.
 func (r *Router) External(ctx context.Context) (netip.Addr, error) {
 	addr, err := r.external(ctx)
 	if err == nil && (!addr.IsValid() || addr.IsUnspecified()) {
-		err = fmt.Errorf("%w: the router has no IPv4 address outside; where it is connected, the provider shares one among customers (DS-Lite)", ErrNone)
+		err = ErrNoAddress
 	}
 	return addr, err
 }
