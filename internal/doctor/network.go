@@ -126,7 +126,7 @@ func natKind(n Network) Check {
 	case n.Offline:
 		return skipped(NameNAT, "not looked for (--stun-server none)")
 	}
-	return skipped(NameNAT, "not known")
+	return skipped(NameNAT, "not known: it takes two STUN servers that answer")
 }
 
 // cgnat judges whether the provider itself stands in between, with a NAT that nobody at home can open.
@@ -155,6 +155,8 @@ func routerMapping(n Network, port uint16) Check {
 		return skipped(NameRouter, "no NAT, so nothing to map")
 	case n.Router == RouterMapped:
 		return good(NameRouter, n.RouterD)
+	case n.Router == RouterRefused && n.CGNAT:
+		return failure(NameRouter, "the router does not forward: "+n.RouterD, "see "+NameCGNAT+"; with a second router of your own, forward on both")
 	case n.Router == RouterRefused:
 		return failure(NameRouter, "the router does not forward: "+n.RouterD, byHand)
 	case n.Router == RouterNone:
@@ -194,7 +196,11 @@ func hairpin(n Network, h Hairpin) Check {
 	case h.TCP == nil:
 		what = "UDP"
 	}
-	return warning(NameHairpin, fmt.Sprintf("%v does not answer from inside over %s", h.At, what),
+	saw := fmt.Sprintf("%v does not answer from inside over %s", h.At, what)
+	if n.CGNAT {
+		return warning(NameHairpin, saw, "see "+NameCGNAT)
+	}
+	return warning(NameHairpin, saw,
 		"either the port is not forwarded, or the router does not lead its own address back in (NAT loopback): callbox doctor --phone tells which; at home, use the address of this machine meanwhile")
 }
 

@@ -25,6 +25,7 @@ type RelayTrip struct {
 	Public    netip.AddrPort
 	PublicErr error
 	Behind    bool // the public address is not this machine's own
+	CGNAT     bool // nor the router's
 	// At an address of this machine, where there is no public one or that failed.
 	Local    netip.AddrPort
 	LocalErr error
@@ -48,7 +49,11 @@ func relayTrip(r RelayTrip) Check {
 	case r.LocalErr != nil:
 		return failure(name, fmt.Sprintf("at %v: %v", r.Local, r.LocalErr), relayRemedy(r.LocalErr, transport, r.Port))
 	case r.Public.IsValid() && r.Behind:
-		return warning(name, fmt.Sprintf("works at %v (%s), but not at %v from here: %v", r.Local, brief(r.Took), r.Public, r.PublicErr),
+		saw := fmt.Sprintf("works at %v (%s), but not at %v from here: %v", r.Local, brief(r.Took), r.Public, r.PublicErr)
+		if r.CGNAT {
+			return warning(name, saw, "see "+NameCGNAT)
+		}
+		return warning(name, saw,
 			fmt.Sprintf("forward %s port %d in the router; where that is done, it may just not lead back in: callbox doctor --phone tries from outside", transport, r.Port))
 	case r.Public.IsValid():
 		return failure(name, fmt.Sprintf("works at %v, but not at %v: %v", r.Local, r.Public, r.PublicErr),

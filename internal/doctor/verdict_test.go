@@ -253,6 +253,8 @@ func TestWayFromOutsideVerdicts(t *testing.T) {
 		{routerMapping(home, 8080), OK, "port 8080 by UPnP", ""},
 		{routerMapping(with(func(n *Network) { n.Router = RouterNone }), 8080), Warn, "no router here speaks", "forward port 8080"},
 		{routerMapping(with(func(n *Network) { n.Router, n.RouterD = RouterRefused, "port taken" }), 8080), Fail, "port taken", "forward port 8080"},
+		{routerMapping(with(func(n *Network) { n.Router, n.CGNAT = RouterRefused, true }), 8080), Fail, "does not forward", "see CGNAT"},
+		{hairpin(with(func(n *Network) { n.CGNAT = true }), Hairpin{At: at, UDP: errSilent}), Warn, "from inside over UDP", "see CGNAT"},
 		{routerMapping(with(func(n *Network) { n.Router, n.RouterD = RouterWaiting, "there is no administrator yet" }), 8080), Skipped, "no administrator", ""},
 		{routerMapping(with(func(n *Network) { n.Router, n.RouterD = RouterOff, "--map-port off" }), 8080), Skipped, "--map-port off", ""},
 		{routerMapping(with(func(n *Network) { n.Kind = NoNAT }), 8080), Skipped, "nothing to map", ""},
@@ -275,6 +277,8 @@ func TestWayFromOutsideVerdicts(t *testing.T) {
 }
 
 func TestRelayVerdicts(t *testing.T) {
+	shared := RelayTrip{Network: "udp", Public: netip.MustParseAddrPort("203.0.113.7:8080"), PublicErr: errSilent, Behind: true, CGNAT: true}
+	expect(t, relayTrip(shared), Warn, "not at 203.0.113.7:8080", "see CGNAT")
 	public, local := netip.MustParseAddrPort("203.0.113.7:8080"), netip.MustParseAddrPort("192.168.1.2:8080")
 	trip := RelayTrip{Network: "udp", Port: 8080, Public: public, Local: local, Took: 3 * time.Millisecond}
 	for _, tc := range []struct {
