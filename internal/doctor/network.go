@@ -200,9 +200,15 @@ func hairpin(n Network, h Hairpin) Check {
 	if n.CGNAT {
 		return warning(NameHairpin, saw, "see "+NameCGNAT)
 	}
+	if n.Router == RouterMapped {
+		return warning(NameHairpin, saw, forwardedButSilent+"; at home, use the address of this machine meanwhile")
+	}
 	return warning(NameHairpin, saw,
 		"either the port is not forwarded, or the router does not lead its own address back in (NAT loopback): callbox doctor --phone tells which; at home, use the address of this machine meanwhile")
 }
+
+// forwardedButSilent is said where the router forwards the port by its own word.
+const forwardedButSilent = "the router says that it forwards the port: it may just not lead its own address back in (NAT loopback); callbox doctor --phone tries from outside"
 
 // tryHairpin asks the public address from inside.
 func tryHairpin(ctx context.Context, at netip.AddrPort) Hairpin {

@@ -26,6 +26,7 @@ type RelayTrip struct {
 	PublicErr error
 	Behind    bool // the public address is not this machine's own
 	CGNAT     bool // nor the router's
+	Mapped    bool // the router says that it forwards the port
 	// At an address of this machine, where there is no public one or that failed.
 	Local    netip.AddrPort
 	LocalErr error
@@ -52,6 +53,9 @@ func relayTrip(r RelayTrip) Check {
 		saw := fmt.Sprintf("works at %v (%s), but not at %v from here: %v", r.Local, brief(r.Took), r.Public, r.PublicErr)
 		if r.CGNAT {
 			return warning(name, saw, "see "+NameCGNAT)
+		}
+		if r.Mapped {
+			return warning(name, saw, forwardedButSilent)
 		}
 		return warning(name, saw,
 			fmt.Sprintf("forward %s port %d in the router; where that is done, it may just not lead back in: callbox doctor --phone tries from outside", transport, r.Port))

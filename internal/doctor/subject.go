@@ -331,7 +331,7 @@ func (x *examination) relay(network string) func(context.Context) Check {
 		if x.Running == "" || x.Credential == nil {
 			return skipped(tripName(network), notStarted)
 		}
-		r := RelayTrip{Network: network, Port: x.Endpoints[0].Addr.Port(), Public: x.publicAt(), Local: x.localAt(), Behind: x.network.behind(), CGNAT: x.network.CGNAT}
+		r := RelayTrip{Network: network, Port: x.Endpoints[0].Addr.Port(), Public: x.publicAt(), Local: x.localAt(), Behind: x.network.behind(), CGNAT: x.network.CGNAT, Mapped: x.network.Router == RouterMapped}
 		// Where the address itself is silent from here, waiting for its relay tells nothing more.
 		if r.PublicErr = x.hairpins.TCP; network == "udp" {
 			r.PublicErr = x.hairpins.UDP

@@ -279,6 +279,8 @@ func TestWayFromOutsideVerdicts(t *testing.T) {
 func TestRelayVerdicts(t *testing.T) {
 	shared := RelayTrip{Network: "udp", Public: netip.MustParseAddrPort("203.0.113.7:8080"), PublicErr: errSilent, Behind: true, CGNAT: true}
 	expect(t, relayTrip(shared), Warn, "not at 203.0.113.7:8080", "see CGNAT")
+	shared.CGNAT, shared.Mapped = false, true
+	expect(t, relayTrip(shared), Warn, "not at 203.0.113.7:8080", "the router says that it forwards the port")
 	public, local := netip.MustParseAddrPort("203.0.113.7:8080"), netip.MustParseAddrPort("192.168.1.2:8080")
 	trip := RelayTrip{Network: "udp", Port: 8080, Public: public, Local: local, Took: 3 * time.Millisecond}
 	for _, tc := range []struct {
