@@ -95,6 +95,12 @@ func check(c Config, origins Origins, found Faults) Faults {
 	if m := c.MetricsListen.Addr; m.IsValid() && m.Port() != 0 && m == c.Listen {
 		add("metrics-listen", "is the same as listen", "give the metrics a port of their own")
 	}
+	for _, l := range c.TURNListen {
+		meets := l.Addr.Addr().IsUnspecified() || c.Listen.Addr().IsUnspecified() || l.Addr.Addr() == c.Listen.Addr()
+		if l.Addr.Port() != 0 && l.Addr.Port() == c.Listen.Port() && meets {
+			add("turn-listen", "has the port of listen, which answers TURN too", "leave it out, or give it a port of its own, as udp://:3478")
+		}
+	}
 	if c.CompatOpen && len(c.Compat) == 0 {
 		add("compat-open", "opens no protocol, because --compat names none", "name them, as --compat peerjs, or leave it out")
 	}

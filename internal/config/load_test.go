@@ -125,6 +125,7 @@ func TestFaultsOfCertificateSettings(t *testing.T) {
 		"plain authority": {map[string][]string{"domain": {"call.example"}, "acme-ca": {"http://ca.example/dir"}}, "acme-ca"},
 		"no address":      {map[string][]string{"domain": {"call.example"}, "acme-email": {"me"}}, "acme-email"},
 		"one port":        {map[string][]string{"listen": {":8443"}, "http-listen": {":8443"}}, "http-listen"},
+		"one port twice":  {map[string][]string{"listen": {":8443"}, "turn-listen": {"udp://192.0.2.1:8443"}}, "turn-listen"},
 	} {
 		_, _, err := Load(Sources{Flags: c.flags})
 		var faults Faults
