@@ -2,8 +2,12 @@ package udp
 
 import (
 	"errors"
+	"math"
 	"net"
 	"os"
+	"strconv"
+	"strings"
+	"sync"
 	"syscall"
 	"unsafe"
 
@@ -112,10 +116,30 @@ func (c *Conn) enlarge(size int) {
 	err := c.control(func(fd uintptr) {
 		forced = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, size)
 	})
-	if err != nil || forced != nil {
-		_ = c.control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, size) })
+	if err == nil && forced == nil {
+		return
 	}
+	size = min(size, bufferBound())
+	_ = c.control(func(fd uintptr) {
+		// The kernel has doubled what was asked for (socket(7)). A supervisor that has the privilege may have given more already.
+		if got, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF); err != nil || got/2 < size {
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, size)
+		}
+	})
 }
+
+// bufferBound is the largest receive buffer that takes no privilege, as it was at first.
+var bufferBound = sync.OnceValue(func() int {
+	text, err := os.ReadFile("/proc/sys/net/core/rmem_max")
+	if err != nil {
+		return math.MaxInt32
+	}
+	bound, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return math.MaxInt32
+	}
+	return bound
+})
 
 // control calls f with the socket's descriptor, unless the socket is closed.
 func (c *Conn) control(f func(fd uintptr)) error {
