@@ -138,11 +138,14 @@ func (a *App) open(ctx context.Context, undo *closers) (err error) {
 		return err
 	}
 	undo.add(a.dir.Close)
+	if err := datadir.CheckOwner(a.dir.Path()); err != nil {
+		a.log.Warn("the data directory is another user's; files that this server makes there are closed to that one", logError, err)
+	}
 	if a.secrets, err = a.dir.Secrets(SecretOptions(a.cfg)); err != nil {
 		return err
 	}
 	if a.store, err = bus.OpenStore(a.dir.Path()); err != nil {
-		return err
+		return a.dir.Rights(err)
 	}
 	if a.bus, err = a.openBus(ctx, a.store); err != nil {
 		return err
@@ -158,7 +161,7 @@ func (a *App) open(ctx context.Context, undo *closers) (err error) {
 	}
 	a.live.Store(l)
 	if a.certs, err = openCertificates(a.cfg, a.dir.Path(), a.log); err != nil {
-		return err
+		return a.dir.Rights(err)
 	}
 	if err = a.openSockets(undo); err != nil {
 		return err

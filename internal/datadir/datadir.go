@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/gofrs/flock"
 )
@@ -57,7 +58,7 @@ func Open(path string) (*Dir, error) {
 
 // Make makes the directory with mode 0700 where it is missing, and refuses one that others may enter.
 func Make(path string) error {
-	if err := os.MkdirAll(path, 0o700); err != nil {
+	if err := os.MkdirAll(path, 0o700); err != nil && !errors.Is(err, syscall.ENOTDIR) {
 		return rights(path, fmt.Errorf("data directory: %w", err))
 	}
 	info, err := os.Stat(path)
@@ -65,7 +66,7 @@ func Make(path string) error {
 		return rights(path, fmt.Errorf("data directory: %w", err))
 	}
 	if !info.IsDir() {
-		return fmt.Errorf("data directory: %s is not a directory", path)
+		return fmt.Errorf("data directory: %s is not a directory; move the file away, or name another with --data", path)
 	}
 	if open := openTo(info, ownerOnly); open != "" {
 		return fmt.Errorf("%w: %s %s; run: chmod go= %s", ErrRights, path, open, path)
@@ -90,12 +91,22 @@ func (d *Dir) Close() error {
 	return nil
 }
 
+// Rights adds the remedy to an error of a file in the directory, where this user may not do what is needed.
+func (d *Dir) Rights(err error) error { return rights(d.path, err) }
+
 // rights adds the remedy where this user may not do what is needed.
 func rights(path string, err error) error {
-	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("%w: %w; run this as the user that owns %s", ErrRights, err, path)
+	if !errors.Is(err, fs.ErrPermission) || errors.Is(err, ErrRights) {
+		return err
 	}
-	return err
+	info, missing := os.Stat(path)
+	if missing != nil {
+		return fmt.Errorf("%w: %w; this user may not make or enter %s: start in a folder of its own, or name another directory with --data", ErrRights, err, path)
+	}
+	if other := checkOwner(path, info); other != nil {
+		return fmt.Errorf("%w (%w)", other, err)
+	}
+	return fmt.Errorf("%w: %w; files in %[3]s belong to another user: sudo chown -R %[4]d %[3]s", ErrRights, err, path, os.Geteuid())
 }
 
 // At is a data directory without the lock, for reading secrets beside a running

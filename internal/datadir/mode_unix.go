@@ -20,7 +20,7 @@ func openTo(info fs.FileInfo, closed fs.FileMode) string {
 func checkOwner(path string, info fs.FileInfo) error {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if ok && int(stat.Uid) != os.Geteuid() {
-		return fmt.Errorf("%w: %s belongs to user %d; run this as that user, with sudo -u '#%d'", ErrRights, path, stat.Uid, stat.Uid)
+		return fmt.Errorf("%w: %s belongs to user %[3]d; run this as that user, with sudo -u '#%[3]d', or give it to this one: sudo chown -R %[4]d %[2]s", ErrRights, path, stat.Uid, os.Geteuid())
 	}
 	return nil
 }

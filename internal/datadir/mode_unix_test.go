@@ -4,6 +4,7 @@ package datadir
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -83,5 +84,35 @@ func TestPipeIsNoSecretFileAndIsNotWaitedFor(t *testing.T) {
 	}
 	if _, err := ReadSecrets(path); err == nil || !strings.Contains(err.Error(), path+" is not a regular file") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestRightsNameTheOwnerAndTheWayOut: of a directory of another, of files of another in one of this user's, and of none.
+func TestRightsNameTheOwnerAndTheWayOut(t *testing.T) {
+	denied := &fs.PathError{Op: "open", Path: "x", Err: syscall.EACCES}
+	own, other := t.TempDir(), "/"
+	if os.Geteuid() == 0 {
+		other = t.TempDir()
+		if err := os.Chown(other, 12345, -1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, want := range map[string]string{
+		other: "or give it to this one: sudo chown -R ", own: "files in " + own + " belong to another user: sudo chown -R ",
+		filepath.Join(own, "missing"): "name another directory with --data",
+	} {
+		if err := rights(path, denied); !errors.Is(err, ErrRights) || !errors.Is(err, denied) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if err := rights(own, fs.ErrExist); err != fs.ErrExist {
+		t.Errorf("%v", err)
+	}
+	file := filepath.Join(own, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Make(file); err == nil || !strings.Contains(err.Error(), "--data") {
+		t.Errorf("%v", err)
 	}
 }
