@@ -83,6 +83,7 @@ type App struct {
 	web     *web
 	changes *changes
 	watcher *nat.Watcher // nil: nobody comes from outside
+	opened  bool         // owned by the watcher: the router forwards the one port
 	doctor  *practice
 	phones  *phones
 	ending  chan struct{} // closed when the stop begins

@@ -113,9 +113,13 @@ func (a *App) publicAddrs(cfg config.Config) []netip.Addr {
 // networkChanged takes over what the watcher has found out.
 func (a *App) networkChanged(r nat.Report) {
 	a.relay.SetForwarded(forwardedRange(r, a.cfg.RelayPorts))
+	was := a.opened
+	if a.opened = r.Forwards(router.Port{Protocol: "tcp", Number: a.addr.Port()}); a.opened && !was && a.certs.acme != nil {
+		a.certs.acme.Nudge() // the authority has not got in so far
+	}
 	a.reloading.Lock()
-	was := a.live.Load()
-	l, err := a.newLive(was.cfg, was.turn.Secrets, was.addrs)
+	old := a.live.Load()
+	l, err := a.newLive(old.cfg, old.turn.Secrets, old.addrs)
 	if err == nil {
 		a.take(l)
 	}

@@ -144,6 +144,22 @@ func (m *Manager) Retry() {
 	}
 }
 
+// Nudge makes what has failed be tried again now, because the way in may be open. Unlike Retry it does not forget how often it
+// has failed, so that authorities are not asked without end.
+func (m *Manager) Nudge() {
+	for _, e := range m.entries {
+		e.mu.Lock()
+		failed := e.err != nil
+		if failed {
+			e.retry, e.asked = time.Time{}, time.Now()
+		}
+		e.mu.Unlock()
+		if failed {
+			e.signal()
+		}
+	}
+}
+
 func (e *entry) signal() {
 	select {
 	case e.wake <- struct{}{}:

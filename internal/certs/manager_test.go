@@ -194,6 +194,14 @@ func TestRefusalIsExplained(t *testing.T) {
 		t.Errorf("state %+v", s)
 	}
 	before := ca.Orders()
+	m.Nudge()
+	testkit.Eventually(t, patience, "another order, which counts as the second", func() error {
+		if wait := time.Until(m.State().Retry); ca.Orders() == before || wait <= time.Minute {
+			return fmt.Errorf("the next is in %v", wait)
+		}
+		return nil
+	})
+	before = ca.Orders()
 	m.Retry()
 	testkit.Eventually(t, patience, "another order on request", func() error {
 		if ca.Orders() == before {
