@@ -28,7 +28,7 @@ type Config struct {
 	LogLevel     slog.Level     `name:"log-level" type:"raw" reload:"yes" def:"info" group:"general" placeholder:"LEVEL" help:"Least level logged: debug, info, warn or error."`
 	DrainTimeout time.Duration  `name:"drain-timeout" type:"raw" reload:"yes" group:"general" placeholder:"DURATION" help:"How long running calls keep their relay while the server stops (0s alone, 30s in a cluster)."`
 
-	DoctorEvery time.Duration `name:"doctor-every" type:"raw" def:"12h" min:"0s" max:"8760h" group:"general" placeholder:"DURATION" help:"How often the server examines itself, as callbox doctor does; also at the start. 0s: never."`
+	DoctorEvery time.Duration `name:"doctor-every" type:"raw" def:"12h" min:"0s" max:"8760h" group:"general" placeholder:"DURATION" help:"How often the server examines itself, as callbox doctor does; also at the start and after changes. 0s: never."`
 
 	Names         []string       `name:"name" type:"raw" group:"web" placeholder:"HOST" help:"Further host name of this server, for its certificate and its own-origin check. Repeatable."`
 	PublicURL     Origin         `name:"public-url" type:"raw" reload:"yes" group:"web" placeholder:"URL" help:"URL by which people reach this server, as https://call.example, for the links it makes (computed)."`
