@@ -71,31 +71,40 @@ func (c *corked) Write(b []byte) (int, error) {
 
 // TestLastRecordBeforeTheCloseCounts: TLS 1.2 gives what came last and the end of the stream in one.
 func TestLastRecordBeforeTheCloseCounts(t *testing.T) {
-	peer, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer peer.Close()
-	s := newServer(t, allowLoopback)
-	a, b := tcpPair(t)
-	go s.ServeStream(tls.Server(b, &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}})) // Server.Close waits for it
-	under := &corked{Conn: a}
-	c := tls.Client(under, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12})
-	w := (&wire{TB: t, conn: c, tcp: true}).as("1:alice")
-	w.allocate()
-	w.succeed(stun.MethodChannelBind, channelNumber(0x4000), xorPeer(netip.MustParseAddrPort(peer.LocalAddr().String())))
-	under.kept = new(bytes.Buffer)
-	w.send(channelData(0x4000, []byte("bye")))
-	if err := c.CloseWrite(); err != nil {
-		t.Fatal(err)
-	}
-	a.SetWriteDeadline(time.Time{}) // CloseWrite has left one that is over
-	if _, err := a.Write(under.kept.Bytes()); err != nil {
-		t.Fatal(err)
-	}
-	got := make([]byte, 9)
-	peer.SetReadDeadline(time.Now().Add(answerTimeout))
-	if n, _, err := peer.ReadFrom(got); err != nil || string(got[:n]) != "bye" {
-		t.Fatalf("%q, %v", got[:n], err)
+	for _, shards := range []bool{false, true} {
+		peer, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer peer.Close()
+		s := newServer(t, allowLoopback)
+		a, b := tcpPair(t)
+		config := &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}}
+		go func() { // Server.Close waits for it
+			if !shards {
+				s.ServeStream(tls.Server(b, config))
+			} else if session := tls.Server(&looked{Conn: b}, config); session.Handshake() == nil {
+				s.ServeStream(&looked{Conn: session})
+			}
+		}()
+		under := &corked{Conn: a}
+		c := tls.Client(under, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12})
+		w := (&wire{TB: t, conn: c, tcp: true}).as("1:alice")
+		w.allocate()
+		w.succeed(stun.MethodChannelBind, channelNumber(0x4000), xorPeer(netip.MustParseAddrPort(peer.LocalAddr().String())))
+		under.kept = new(bytes.Buffer)
+		w.send(channelData(0x4000, []byte("bye")))
+		if err := c.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		a.SetWriteDeadline(time.Time{}) // CloseWrite has left one that is over
+		if _, err := a.Write(under.kept.Bytes()); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, 9)
+		peer.SetReadDeadline(time.Now().Add(answerTimeout))
+		if n, _, err := peer.ReadFrom(got); err != nil || string(got[:n]) != "bye" {
+			t.Fatalf("in shards %v: %q, %v", shards, got[:n], err)
+		}
 	}
 }
