@@ -94,6 +94,7 @@ func (t *TCP) ready(events uint32) {
 // end is the end of reading. The descriptor stays for what is still to be sent.
 func (t *TCP) end() {
 	l := t.looped.loop
+	l.flush() // what came last leaves before anybody hears of the end and closes what it leaves from
 	l.mu.Lock()
 	if t.looped.place != noPlace {
 		// Nobody is told of the socket any more; the only error is that it is not there.
