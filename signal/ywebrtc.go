@@ -101,19 +101,28 @@ func decodeYWebRTC(frame []byte) (m ywebrtcMessage, ok bool) {
 	return m, m.typ == "ping"
 }
 
-// withClients is the object in frame with the member clients set. The object was scanned before.
+// withClients is the object in frame with the member clients set: where it was, else at the end. The object was scanned before.
 func withClients(b, frame []byte, clients int) []byte {
+	const name = "clients"
 	b = append(b, '{')
-	s := scanner{b: frame}
-	s.object(func(key, value []byte) {
-		if string(key) == "clients" {
-			return
+	set := false
+	member := func(key, value []byte) {
+		if string(key) == name {
+			if set {
+				return
+			}
+			set, value = true, strconv.AppendInt(nil, int64(clients), 10)
 		}
 		b = append(append(append(b, '"'), key...), '"', ':')
 		b = append(append(b, value...), ',')
-	})
-	b = append(b, `"clients":`...)
-	return append(strconv.AppendInt(b, int64(clients), 10), '}')
+	}
+	s := scanner{b: frame}
+	s.object(member)
+	if !set {
+		member([]byte(name), nil)
+	}
+	b[len(b)-1] = '}'
+	return b
 }
 
 func (p ywebrtc) message(c *conn, v verdict, _ websocket.MessageType, b []byte) {

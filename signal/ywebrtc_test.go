@@ -48,9 +48,9 @@ func TestYWebRTCPublicationsReachAllSubscribers(t *testing.T) {
 				}
 				return true
 			})
-			a.send(` { "type":"publish", "topic":"doc","data":{"x":[1, "é"]},"clients":99 } `)
+			a.send(` { "type":"publish", "topic":"doc","clients":99,"data":{"x":[1, "é"]},"clients":98 } `)
 			for _, x := range []*adapted{a, b} {
-				x.expect(`{"type":"publish","topic":"doc","data":{"x":[1, "é"]},"clients":2}`)
+				x.expect(`{"type":"publish","topic":"doc","clients":2,"data":{"x":[1, "é"]}}`)
 			}
 			d.send(`{"type":"publish","topic":"doc","data":"from outside"}`)
 			for _, x := range []*adapted{a, b} {
