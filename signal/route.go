@@ -156,6 +156,10 @@ func (h *Hub) seek(believed bus.NodeID, p packet) {
 		h.mu.Lock()
 		delete(h.lookups, to)
 		h.mu.Unlock()
+		reason := reasonGone
+		if err != nil && !errors.Is(err, bus.ErrNotFound) {
+			reason = reasonBusy // the directory does not answer; the peer may be well
+		}
 		for i := range l.packets {
 			p := &l.packets[i]
 			switch {
@@ -163,7 +167,7 @@ func (h *Hub) seek(believed bus.NodeID, p packet) {
 				h.arrive(p)
 			case err == nil && node != believed && h.send(node, p):
 			case p.kind == pkSignal:
-				h.refuse(p, reasonGone)
+				h.refuse(p, reason)
 			}
 		}
 	})

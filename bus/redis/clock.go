@@ -41,3 +41,12 @@ func (b *Bus) number(n uint64) {
 }
 
 func (b *Bus) latestNumber() string { return strconv.FormatUint(b.latest.Load(), 10) }
+
+// until is how long an answer of Redis is waited for, in microseconds of its clock.
+func (b *Bus) until(ctx context.Context) string {
+	end := time.Now().Add(ioTimeout)
+	if deadline, ok := ctx.Deadline(); ok && deadline.Before(end) {
+		end = deadline
+	}
+	return strconv.FormatInt(end.Add(time.Duration(b.offset.Load())).UnixMicro(), 10)
+}

@@ -50,7 +50,11 @@ func (b *Bus) ask(ctx context.Context, script *rueidis.Lua, keys []string, args 
 		if len(answer) == 0 {
 			return nil, fmt.Errorf("redis: empty answer of a script")
 		}
-		if answer[0] != "U" {
+		switch answer[0] {
+		case "U":
+		case "L":
+			return nil, fmt.Errorf("%w: Redis was too slow", bus.ErrNoLink)
+		default:
 			return answer, nil
 		}
 		if err := b.refresh(ctx); err != nil {
@@ -87,7 +91,7 @@ func (b *Bus) claim(ctx context.Context, c bus.Claim) (bus.Grant, error) {
 	proof := sha256.Sum256(c.Proof)
 	entry, waiting := b.keys.peer(c.Peer)
 	answer, err := b.ask(ctx, b.scripts.claim, []string{entry, waiting}, func([]bus.NodeID) []string {
-		return []string{string(b.self), hex.EncodeToString(proof[:]), strconv.FormatUint(c.Held, 10), millis(entryTTL), b.latestNumber()}
+		return []string{string(b.self), hex.EncodeToString(proof[:]), strconv.FormatUint(c.Held, 10), millis(entryTTL), b.latestNumber(), b.until(ctx)}
 	})
 	if err != nil {
 		return bus.Grant{}, err

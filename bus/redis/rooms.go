@@ -58,7 +58,7 @@ func (b *Bus) room(ctx context.Context, room, op string, m bus.Member, limit int
 		usable, preferred := b.relays(op == "join", m.Relay)
 		return []string{
 			op, list(usable), string(preferred), millis(entryTTL),
-			string(b.self), m.Peer, strconv.FormatUint(m.Epoch, 10), string(m.Info), strconv.Itoa(limit), b.latestNumber(),
+			string(b.self), m.Peer, strconv.FormatUint(m.Epoch, 10), string(m.Info), strconv.Itoa(limit), b.latestNumber(), b.until(ctx),
 		}
 	})
 	if err != nil {

@@ -9,6 +9,10 @@ import "github.com/redis/rueidis"
 // "live" is its list and "dead" what it knows to be gone, each as
 // "\nid\nid\n". A node that is in neither makes a script answer U and the node,
 // with nothing changed; the caller looks again and repeats.
+//
+// A Redis that hung runs afterwards what it was asked meanwhile, though nobody
+// waits for it any more. What would take a peer or a place in a room for such a
+// caller answers L from a time on, argument "until" in us, and changes nothing.
 type scripts struct {
 	renew, claim, locate, release, park, room, put, drop *rueidis.Lua
 }
@@ -48,11 +52,12 @@ return out`
 // A peer is a hash: n node, e epoch, p hash of the proof; parked also: s state,
 // u until when in ms. Beside it a sorted set of the nodes that wait for it.
 
-// KEYS peer, waiting; ARGV live, dead, self, proof, held, ttl ms, latest number.
-// Returns G epoch previous parked waiting...; T taken; F fenced; U node.
+// KEYS peer, waiting; ARGV live, dead, self, proof, held, ttl ms, latest number, until.
+// Returns G epoch previous parked waiting...; T taken; F fenced; U node; L.
 const scriptClaim = `
 local us = micros()
 local now = us / 1000
+if us > tonumber(ARGV[8]) then return {'L'} end
 local held = tonumber(ARGV[5])
 local e = redis.call('HMGET', KEYS[1], 'n', 'e', 'p', 's', 'u')
 local epoch = tonumber(e[2] or '0')
@@ -114,10 +119,11 @@ return {'P'}`
 // "node\nepoch\ninfo". Other fields are a later release's.
 
 // KEYS room; ARGV live, dead, op (join, leave, look), usable relays, preferred
-// relay, ttl ms, self, peer, epoch, info, limit, latest number.
-// Returns R version began relay (peer member)...; X full; F fenced; U node...
+// relay, ttl ms, self, peer, epoch, info, limit, latest number, until.
+// Returns R version began relay (peer member)...; X full; F fenced; U node...; L (join).
 const scriptRoom = `
 local op, self, peer, epoch = ARGV[3], ARGV[7], ARGV[8], tonumber(ARGV[9])
+if op == 'join' and micros() > tonumber(ARGV[13]) then return {'L'} end
 local all = redis.call('HGETALL', KEYS[1])
 local version, began, relay, members, count, unknown, gone = 0, 0, '', {}, 0, {'U'}, {}
 local function alive(id)

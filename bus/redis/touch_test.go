@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -178,5 +179,28 @@ func TestMalformedEntriesStopNobody(t *testing.T) {
 	}
 	if keys, _ := m.HKeys(b.keys.nodes()); len(keys) != 1 {
 		t.Errorf("nodes listed: %q", keys)
+	}
+}
+
+// A Redis that hung runs what it was asked meanwhile, and another node may have the peer by then.
+func TestWhatNobodyWaitsForAnyMoreTakesNothing(t *testing.T) {
+	m := miniredis.RunT(t)
+	ctx := context.Background()
+	b, _ := openLedger(t, "redis://"+m.Addr(), "a")
+	defer b.Close()
+	const past = "1"
+	entry, waiting := b.keys.peer("p")
+	claim := func([]bus.NodeID) []string { return []string{string(b.self), "proof", "0", "60000", "1", past} }
+	if _, err := b.ask(ctx, b.scripts.claim, []string{entry, waiting}, claim); !errors.Is(err, bus.ErrNoLink) {
+		t.Errorf("a late claim: %v, want ErrNoLink", err)
+	}
+	join := func([]bus.NodeID) []string {
+		return []string{"join", "", "", "60000", string(b.self), "p", "1", "", "0", "1", past}
+	}
+	if _, err := b.ask(ctx, b.scripts.room, []string{b.keys.room("r")}, join); !errors.Is(err, bus.ErrNoLink) {
+		t.Errorf("a late join: %v, want ErrNoLink", err)
+	}
+	if m.Exists(entry) || m.Exists(b.keys.room("r")) {
+		t.Error("they have left something behind")
 	}
 }
