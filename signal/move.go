@@ -103,7 +103,20 @@ func (h *Hub) taken(to bus.NodeID, p *packet) {
 	none := packet{kind: pkState, peer: p.peer, epoch: p.epoch}
 	h.mu.Lock()
 	s := h.sessions[p.peer]
-	if s == nil || h.arriving[p.peer] != nil {
+	a := h.arriving[p.peer]
+	if a != nil && a.ready != nil { // it goes on when it is here
+		h.mu.Unlock()
+		q := *p
+		h.spawn(func() {
+			select {
+			case <-a.ready:
+				h.taken(to, &q)
+			case <-h.stop:
+			}
+		})
+		return
+	}
+	if s == nil || a != nil {
 		h.mu.Unlock()
 		h.tellNode(to, &none)
 		return

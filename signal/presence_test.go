@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"callbox/bus"
+
+	"github.com/coder/websocket"
 )
 
 func TestAKilledNodesPeersLeaveOnlyAfterTheWindow(t *testing.T) {
@@ -337,5 +339,40 @@ func TestNamesAreShownAsTheyWereGiven(t *testing.T) {
 	_ = json.Unmarshal(m.Peer, &p)
 	if p.Name != want || b.hello.Name != want {
 		t.Fatalf("%s", m.raw)
+	}
+}
+
+func TestTwoResumesAtOnceLeaveOneLiveCopy(t *testing.T) {
+	c := newCluster(t, 3, Limits{})
+	for range 20 {
+		a := connect(t, c.nodes[0], "user=a")
+		var wg sync.WaitGroup
+		var both [2]*client
+		for i := range both {
+			wg.Go(func() {
+				d := dial(t, c.nodes[1+i], "user=a")
+				both[i] = d
+				go d.read()
+				d.send(`{"type":"hello","resume":{"token":"` + a.token + `","seq":1}}`)
+				d.hello = d.next()
+			})
+		}
+		wg.Wait()
+		for i, d := range both {
+			if d.hello.Type != "welcome" || !d.hello.Resumed || d.hello.peerID() != a.peer {
+				t.Fatalf("resume %d: %s", i, d.hello.raw)
+			}
+		}
+		live := func() (n int) {
+			for _, node := range c.nodes {
+				n += node.hub.Stats().Sessions
+			}
+			return n
+		}
+		eventually(t, "one live copy", func() bool { return live() == 1 })
+		for _, d := range both {
+			_ = d.ws.Write(ctx10(t), websocket.MessageText, []byte(`{"type":"bye"}`)) // one of them is closed already
+		}
+		eventually(t, "none", func() bool { return live() == 0 })
 	}
 }
