@@ -140,7 +140,7 @@ func (s *Server) open(r *request, k ask) (a *allocation, code int) {
 	a.engine = s.engines[id%uint64(len(s.engines))]
 
 	if k.token != nil {
-		held := s.reservations.claim(k.token, r.username)
+		held := s.reservations.claim(k.token, accountName(r))
 		if held == nil {
 			s.counters.refuse(refusedPorts)
 			return nil, codeInsufficientCapacity
@@ -190,7 +190,7 @@ func (s *Server) openRelays(a *allocation, k ask) (code int) {
 		opened = true
 		a.relays[f].Store(relay)
 		if above != nil {
-			a.token = s.reservations.add(above, a.account, a.username)
+			a.token = s.reservations.add(above, a.account)
 		}
 	}
 	switch {

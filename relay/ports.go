@@ -89,10 +89,9 @@ func (s *Server) bindRelay(sh *shard, r *relayed, bind netip.Addr) (err error) {
 
 // reservation is a relayed address kept for its token's holder.
 type reservation struct {
-	relay    *relayed
-	account  *account
-	username string
-	timer    *time.Timer
+	relay   *relayed
+	account *account
+	timer   *time.Timer
 }
 
 // reservations are the ports kept by EVEN-PORT. Their sockets stay bound, so nobody can come in between.
@@ -104,10 +103,10 @@ type reservations struct {
 	open map[[tokenSize]byte]*reservation
 }
 
-func (s *reservations) add(relay *relayed, account *account, username string) []byte {
+func (s *reservations) add(relay *relayed, account *account) []byte {
 	var token [tokenSize]byte
 	rand.Read(token[:])
-	r := &reservation{relay: relay, account: account, username: username}
+	r := &reservation{relay: relay, account: account}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open[token] = r
@@ -119,13 +118,13 @@ func (s *reservations) add(relay *relayed, account *account, username string) []
 	return token[:]
 }
 
-// claim gives the user the reservation of a token; nil: there is none, or it is another user's.
-func (s *reservations) claim(token []byte, username string) *reservation {
+// claim gives an account the reservation of a token; nil: there is none, or it is another's.
+func (s *reservations) claim(token []byte, account string) *reservation {
 	key := [tokenSize]byte(token)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.open[key]
-	if r == nil || r.username != username {
+	if r == nil || r.account.name != account {
 		return nil
 	}
 	delete(s.open, key)

@@ -31,7 +31,7 @@ func TestReservedPortIsHeldForItsOwner(t *testing.T) {
 		}
 		bob := dial(t, s, network).as("1:bob")
 		bob.code(bob.do(stun.MethodAllocate, transportUDP, token), 508)
-		second := dial(t, s, network)
+		second := dial(t, s, network).as("2:alice") // the same user with a newer credential
 		if got := second.allocate(token); got != above {
 			t.Fatalf("%v, then %v", first, got)
 		}
