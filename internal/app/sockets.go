@@ -131,6 +131,7 @@ func (a *App) openRelay() (*relay.Server, error) {
 		Own:       a.ownAddrs(),
 		Quota: relay.Quota{
 			Allocations:           a.cfg.UserQuota,
+			Total:                 a.cfg.TotalQuota,
 			UserBitrate:           int64(a.cfg.UserBandwidth),
 			TotalBitrate:          int64(a.cfg.RelayBandwidth),
 			UnauthRate:            a.cfg.UnauthRate,

@@ -65,6 +65,7 @@ type Config struct {
 	AllowPeer             []PeerRule    `name:"allow-peer" type:"raw" reload:"yes" group:"relay" placeholder:"CIDR|lan" help:"Network that relays may reach though it is refused by default; lan is this host's own subnets. Repeatable."`
 	DenyPeer              []PeerRule    `name:"deny-peer" type:"raw" reload:"yes" group:"relay" placeholder:"CIDR|lan" help:"Network that relays may not reach. The most specific rule wins, refusal on a tie. Repeatable."`
 	UserQuota             int           `name:"user-quota" type:"raw" def:"100" min:"0" max:"1000000" group:"relay" placeholder:"N" help:"Allocations one user may hold at a time; 0 is no limit."`
+	TotalQuota            int           `name:"total-quota" type:"raw" def:"0" min:"0" max:"1000000" group:"relay" placeholder:"N" help:"Allocations of all users together; 0, the default, is as many as there are relay ports."`
 	UserBandwidth         BitRate       `name:"user-bandwidth" type:"raw" def:"0" group:"relay" placeholder:"BITS" help:"Bits per second relayed for one user, as 20M; 0, the default, is no limit."`
 	RelayBandwidth        BitRate       `name:"relay-bandwidth" type:"raw" def:"0" group:"relay" placeholder:"BITS" help:"Bits per second relayed in total, as 1G; 0, the default, is no limit."`
 	UnauthRate            int           `name:"unauth-rate" type:"raw" def:"2000" min:"1" max:"10000000" group:"relay" placeholder:"N" help:"Unauthenticated TURN answers a second for each /24 (IPv6 /56); twice as many at once."`

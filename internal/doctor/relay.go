@@ -73,7 +73,7 @@ func relayRemedy(err error, transport string, port uint16) string {
 		case stun.CodeUnauthorized, stun.CodeBadRequest:
 			return "see " + NameClock + "; after a change of --turn-secret-file run: callbox reload"
 		case stun.CodeAllocQuotaReached, stun.CodeInsufficientCapacity:
-			return "all relay ports or quotas are taken: widen --relay-ports, or raise --user-quota"
+			return "all relay ports or quotas are taken: widen --relay-ports, or raise --user-quota and --total-quota"
 		}
 		return "look at the server's log"
 	}
