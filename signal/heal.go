@@ -175,6 +175,15 @@ func (h *Hub) verify(ctx context.Context, s *session) {
 	s.flush()
 }
 
+// doubt asks the bus whether a session is still this node's: another one speaks of it with a higher epoch, and its claim
+// was not heard of.
+func (h *Hub) doubt(s *session) {
+	s.mu.Lock()
+	s.unverified = s.unverified || s.state == live || s.state == held
+	s.mu.Unlock()
+	h.background(func(ctx context.Context) { h.verify(ctx, s) })
+}
+
 // lose drops a session that another node holds by now.
 func (h *Hub) lose(s *session) {
 	h.mu.Lock()

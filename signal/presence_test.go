@@ -342,6 +342,29 @@ func TestNamesAreShownAsTheyWereGiven(t *testing.T) {
 	}
 }
 
+func TestASessionWhoseClaimWasTakenUnheardIsDropped(t *testing.T) {
+	c := newCluster(t, 2, Limits{})
+	n1, n2 := c.nodes[0], c.nodes[1]
+	a := connect(t, n1, "user=a")
+	a.join("tea")
+	sec, _ := secretsFrom(a.token)
+	g, err := n2.bus.Claim(t.Context(), bus.Claim{Peer: a.peer, Proof: sec.proof})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := n2.bus.Join(t.Context(), "tea", bus.Member{Peer: a.peer, Epoch: g.Epoch}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n1.hub.Message(n2.bus.Self(), (&packet{
+		kind: pkJoined, room: "tea", version: r.Version, peer: a.peer, user: "a", name: "a", epoch: g.Epoch, sid: digest(r.Members),
+	}).encode())
+	if code := a.closed(); code != 4002 {
+		t.Fatal(code, a.err)
+	}
+	eventually(t, "no copy", func() bool { return n1.hub.Stats().Sessions == 0 })
+}
+
 func TestTwoResumesAtOnceLeaveOneLiveCopy(t *testing.T) {
 	c := newCluster(t, 3, Limits{})
 	for range 20 {

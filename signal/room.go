@@ -97,6 +97,9 @@ func (h *Hub) mergeLocked(dirty []*session, r *room, now bus.Room, live map[bus.
 	for i := range now.Members {
 		m := &now.Members[i]
 		there[m.Peer] = true
+		if own := r.members[m.Peer]; own != nil && own.s != nil && m.Node != h.self && m.Epoch > own.epoch {
+			h.doubt(own.s)
+		}
 		dirty = r.presentLocked(dirty, m.Peer, m.Node, m.Epoch, unpackInfo(m.Peer, m.Info))
 	}
 	for peer, m := range r.members {
@@ -311,6 +314,9 @@ func (h *Hub) presence(from bus.NodeID, p *packet) {
 	m := r.members[p.peer]
 	switch {
 	case m != nil && m.s != nil: // a peer of ours: only the bus knows which is newer
+		if p.epoch > m.epoch {
+			h.doubt(m.s)
+		}
 	case p.kind == pkJoined:
 		dirty = r.presentLocked(dirty, p.peer, from, p.epoch, p.who())
 	case m != nil && m.epoch <= p.epoch:
