@@ -218,6 +218,9 @@ func (s *Server) admit(a *allocation) bool {
 		return false
 	}
 	s.counters.created.Add(1)
+	for f := range a.relays {
+		s.serveRelay(a, a.relays[f].Load())
+	}
 	return true
 }
 

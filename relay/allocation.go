@@ -75,9 +75,6 @@ func tupleOf(id uint64) *net.UDPAddr {
 // ReadFrom is where pion waits for data from peers. The plane keeps that to itself; pion hears only of the end.
 func (a *allocation) ReadFrom([]byte) (int, net.Addr, error) {
 	defer a.server.running.Done()
-	for f := range a.relays {
-		a.server.serveRelay(a, a.relays[f].Load())
-	}
 	<-a.ended
 	return 0, nil, net.ErrClosed
 }
