@@ -3,20 +3,22 @@ import { test } from "node:test";
 import { Client } from "./callbox.js";
 import { FakeNetwork, FakeServer, settle, stopClock, tick } from "./testing.mjs";
 
-/** Clients of the given users on one server and one network. */
+/** Clients of the given users ("ada", or "ada/her-token") on one server and one network. */
 function world(t, ...users) {
   stopClock(t);
   const server = new FakeServer();
   const network = new FakeNetwork();
   const clients = users.map((user) => {
+    const [name, token] = user.split("/");
     const client = new Client({
       url: "http://h",
-      name: user.toUpperCase(),
-      WebSocket: server.socketFor(user.split("/")[0]),
+      name: name.toUpperCase(),
+      WebSocket: server.socketFor(name),
       RTCPeerConnection: network.RTCPeerConnection,
       MediaStream: undefined,
       fetch: undefined,
       random: () => 0.5,
+      token: token && (async () => token),
     });
     client.events = [];
     for (const name of ["peer", "peer-gone", "peer-changed", "path", "chat", "ring", "ring-ended", "room-lost", "closed", "signal"]) {
@@ -315,6 +317,20 @@ test("junk in signals does no harm", async (t) => {
   assert.deepEqual(named(ada, "signal").at(-1).data, { mine: true }, "an application's own signals arrive as they are");
   await tick(15_000);
   assert.equal(only(ada).state, "connected");
+});
+
+test("a call goes on after the token of one has run out, with a fresh one", async (t) => {
+  for (let i = 0; i < 8; i++) {
+    await t.test(`${i}`, async (t) => {
+      const { server, clients: [ada, bob] } = world(t, "ada", "bob/fresh");
+      await join(ada, bob);
+      server.end(4001, "bob");
+      await tick(10_000);
+      assert.equal(bob.state, "open");
+      assert.equal(only(ada).state, "connected");
+      assert.equal(only(bob).state, "connected");
+    });
+  }
 });
 
 test("a full room is said so, and a room that is lost later too", async (t) => {

@@ -131,6 +131,93 @@ test("close codes decide whether it comes back", async (t) => {
   }
 });
 
+/** A source of tokens, and an API that answers 401 to those that are not good. */
+function tokens(...good) {
+  const asked = [];
+  const token = async () => {
+    asked.push(`t${asked.length}`);
+    return asked.at(-1);
+  };
+  const valid = (text) => good[Number(text.slice(1))] ?? false;
+  const fetch = async (url, { headers }) =>
+    valid(headers.Authorization.slice("Bearer ".length)) ? { status: 200 } : { status: 401, json: async () => ({ error: { message: "it has expired" } }) };
+  return { asked, token, fetch };
+}
+
+test("a token that has expired is replaced by a fresh one where there is a source of them", async (t) => {
+  const { server, connection } = await connect(t, tokens(true, true, true));
+  const welcomes = [];
+  connection.on("welcome", ({ resumed }) => welcomes.push(resumed));
+  for (const token of ["t1", "t2"]) { // as often as it expires
+    server.end(4001, "ada");
+    await tick(1000);
+    assert.equal(connection.state, "open");
+    assert.equal(server.sockets.at(-1).protocols[1], `token.${token}`);
+  }
+  assert.deepEqual(welcomes, [false, false], "the session ended with the token");
+});
+
+test("a fresh token that is refused too is the last", async (t) => {
+  for (const how of ["by the handshake", "by a close code"]) {
+    await t.test(how, async (t) => {
+      const { server, connection } = await connect(t, tokens(true));
+      let closed;
+      connection.on("closed", (error) => (closed = error));
+      const session = server.session("ada");
+      server.end(4001, "ada");
+      server.refuse = how === "by the handshake" ? 1006 : 4001;
+      await tick(1000);
+      assert.equal(session.socket, null);
+      assert.equal(closed?.code, "unauthorized");
+      assert.equal(connection.state, "closed");
+      await tick(60_000);
+      assert.equal(server.sockets.length, 2, "one try with the fresh token");
+    });
+  }
+});
+
+test("a source of tokens that fails or hangs is asked again", async (t) => {
+  const answers = [() => Promise.reject(new Error("back end down")), () => new Promise(() => {}), () => "good"];
+  const { server, connection } = await connect(t, { token: () => answers.shift()() });
+  const logged = [];
+  connection.on("log", ({ what, error }) => logged.push([what, error.message]));
+  assert.equal(connection.state, "connecting");
+  await tick(30_000);
+  assert.equal(connection.state, "open");
+  assert.deepEqual(server.sockets.map(({ protocols }) => protocols[1]), ["token.good"]);
+});
+
+test("a late token is of no use", async (t) => {
+  const late = [];
+  const { server, connection } = await connect(t, { token: () => new Promise((resolve) => late.push(resolve)) });
+  await tick(15_100);
+  late[0]("late");
+  await tick(100);
+  assert.equal(server.sockets.length, 0, "it waits for the backoff to end");
+  await tick(1000);
+  late[1]("good");
+  await settle();
+  assert.equal(connection.state, "open");
+  assert.deepEqual(server.sockets.map(({ protocols }) => protocols[1]), ["token.good"]);
+});
+
+test("a token that no WebSocket can carry ends it with the reason", async (t) => {
+  stopClock(t);
+  class WebSocket {
+    constructor(url, [, token]) {
+      throw new SyntaxError(`the subprotocol '${token}' is invalid`);
+    }
+  }
+  const connection = new Connection({ url: "ws://h/ws", api: "http://h/", WebSocket, token: () => ({ token: "a.b.c" }) });
+  let closed;
+  connection.on("closed", (error) => (closed = error));
+  connection.start();
+  await settle();
+  assert.equal(closed?.code, "refused");
+  assert.match(closed.message, /object Object/);
+  assert.equal(connection.state, "closed");
+});
+
 test("goaway moves the session within its time", async (t) => {
   const { server, connection } = await connect(t);
   server.tell(server.sockets[0].session, { type: "goaway", afterMs: 2000, reason: "drain" }, false);
@@ -138,6 +225,17 @@ test("goaway moves the session within its time", async (t) => {
   assert.equal(server.sockets.length, 2);
   assert.equal(server.sockets[1].received[0].resume.token, server.sockets[0].session.token);
   assert.equal(connection.state, "open");
+});
+
+test("goaway and retry at once: the state says that it is not connected", async (t) => {
+  const { server, connection, states } = await connect(t);
+  server.tell(server.sockets[0].session, { type: "goaway", afterMs: 2000, reason: "drain" }, false);
+  await settle();
+  connection.retry();
+  await settle();
+  assert.deepEqual(states, ["connecting", "open", "reconnecting", "open"]);
+  await tick(10_000);
+  assert.equal(server.sockets.length, 2);
 });
 
 test("a connection that has died silently is noticed", async (t) => {
@@ -170,6 +268,24 @@ test("a refused handshake is asked about, and a refused client stays away", asyn
   assert.equal(server.sockets.length, tries);
 });
 
+test("a WebSocket that only says error when it is refused is given up at once", async (t) => {
+  stopClock(t);
+  let made = 0;
+  class WebSocket {
+    readyState = 0;
+    constructor() {
+      made++;
+      setImmediate(() => this.onerror({}));
+    }
+    close() {}
+  }
+  const connection = new Connection({ url: "ws://h/ws", api: "http://h/", WebSocket, random: () => 0.5 });
+  t.after(() => connection.close());
+  connection.start();
+  await tick(1100);
+  assert.equal(made, 2);
+});
+
 test("close says bye", async (t) => {
   const { server, connection } = await connect(t);
   let closed;
@@ -181,6 +297,29 @@ test("close says bye", async (t) => {
   assert.deepEqual(texts, ['{"type":"bye"}']);
   assert.equal(closed.code, "closed");
   assert.equal(connection.send({ type: "leave", room: "r" }), false);
+});
+
+test("close from a listener is the end too", async (t) => {
+  for (const state of ["connecting", "open", "reconnecting"]) {
+    for (const token of [undefined, async () => "good"]) {
+      await t.test(`${state} ${token ? "with" : "without"} a source of tokens`, async (t) => {
+        stopClock(t);
+        const server = new FakeServer();
+        const connection = new Connection({ url: "ws://h/ws", api: "http://h/", WebSocket: server.socketFor("ada"), token });
+        const welcomes = [];
+        connection.on("welcome", (message) => welcomes.push(message));
+        connection.on("state", (now) => now === state && connection.close());
+        connection.start();
+        await tick(100);
+        server.drop();
+        const [sockets, welcomed] = { connecting: [0, 0], open: [1, 0], reconnecting: [1, 1] }[state];
+        await tick(60_000);
+        assert.equal(connection.state, "closed");
+        assert.equal(server.sockets.length, sockets);
+        assert.equal(welcomes.length, welcomed);
+      });
+    }
+  }
 });
 
 test("what is no message is passed over", async (t) => {

@@ -54,6 +54,7 @@ export class FakeServer {
   iceServers = [{ urls: ["turn:192.0.2.1:8080?transport=udp"], username: "1:a.b", credential: "c" }];
   ttlSeconds = 3600;
   sockets = []; // every WebSocket there has been
+  refuse = 0; // the close code of every new connection, before its welcome
   refuseJoin = null; // an error code
 
   #sessions = new Map(); // resume token -> session
@@ -73,7 +74,7 @@ export class FakeServer {
         server.sockets.push(this);
         setImmediate(() => {
           if (this.readyState !== 0) return;
-          if (!server.up) return this.end(1006);
+          if (!server.up || server.refuse) return this.end(server.refuse || 1006);
           this.readyState = 1;
           this.onopen?.({});
         });
@@ -111,6 +112,16 @@ export class FakeServer {
   /** Connections break; sessions are held. */
   drop(which = () => true) {
     for (const socket of this.sockets) if (which(socket)) socket.end(1006);
+  }
+
+  /** A user's connections are closed with a code, and the sessions with them: what a token's end does. */
+  end(code, user) {
+    for (const [token, session] of this.#sessions) {
+      if (session.user !== user) continue;
+      this.#sessions.delete(token);
+      for (const room of [...session.rooms]) this.#leave(session, room, "left");
+      session.socket?.end(code);
+    }
   }
 
   /** The process ends, and nothing is left of its sessions. */

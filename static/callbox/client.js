@@ -51,7 +51,8 @@ export class Client extends Emitter {
   /**
    * @param {object} [options]
    * @param {string} [options.url] of the server; by default the one this module came from
-   * @param {string | (() => string | Promise<string>)} [options.token] room token, or what gives a fresh one
+   * @param {string | (() => string | Promise<string>)} [options.token] room token, or what gives a fresh one: it is asked
+   *   before every connection, so that a token which runs out costs the session, and not the client
    * @param {string} [options.name] display name
    * @param {RTCIceTransportPolicy} [options.iceTransportPolicy] "relay" keeps the own addresses from the others
    * @param {boolean} [options.audio] whether audio is sent and received; true by default
@@ -82,6 +83,7 @@ export class Client extends Emitter {
     this.#connection.on("state", (state) => this.emit("state", state));
     this.#connection.on("welcome", (message) => this.#welcomed(message));
     this.#connection.on("message", (message) => this.#received(message));
+    this.#connection.on("log", (fault) => this.emit("log", fault));
     this.#connection.on("closed", (error) => this.#closed(error));
     this.#ringing = new Ringing(this.#connection, emit);
     this.#mesh = new Mesh(this.#host(emit));

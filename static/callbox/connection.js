@@ -12,11 +12,12 @@ export class CallboxError extends Error {
 }
 
 const NUMBERED = new Set(["join", "leave", "signal", "broadcast", "call", "accept", "decline", "cancel", "ice-servers"]);
+const EXPIRED = 4001;
 /** Close codes after which coming back is wrong or useless, and what to say. */
 const FINAL = new Map([
   [1000, ["closed", "the session has ended"]],
   [4000, ["protocol", "the server found too many faults in what this client sent"]],
-  [4001, ["unauthorized", "the login or token has expired or was revoked"]],
+  [EXPIRED, ["unauthorized", "the login or token has expired or was revoked"]],
   [4002, ["replaced", "the session goes on in another connection"]],
 ]);
 const OPEN = 1;
@@ -31,7 +32,8 @@ const HANDSHAKE = 15_000;
  * requests and their answers, reconnecting with jittered backoff.
  *
  * Events: "state" (idle, connecting, open, reconnecting, closed), "welcome" (the message), "message" (any other message
- * from the server, each once and in order), "closed" (CallboxError; it will not come back by itself).
+ * from the server, each once and in order), "log" ({what, error}: a fault that it gets over), "closed" (CallboxError; it will
+ * not come back by itself).
  */
 export class Connection extends Emitter {
   /** @type {"idle" | "connecting" | "open" | "reconnecting" | "closed"} */
@@ -48,15 +50,17 @@ export class Connection extends Emitter {
   #outbox = []; // numbered messages the server has not confirmed
   #pending = new Map(); // id -> {resolve, reject}
   #requests = 0;
-  #attempts = 0;
+  #attempts = 0; // connections begun or given up: what comes late belongs to an earlier one
   #failures = 0; // connections in a row that were not welcomed
+  #renewing = false; // the token has run out, and no connection with a fresh one was welcomed yet
   #timers = new Timers();
 
   /**
    * @param {object} options
    * @param {string} options.url of the WebSocket
    * @param {string} options.api of an HTTP resource that answers 401 to those who may not connect
-   * @param {string | (() => string | Promise<string>)} [options.token] room token
+   * @param {string | (() => string | Promise<string>)} [options.token] room token, or what gives a fresh one: it is
+   *   asked before every connection, and again if it takes longer than a handshake may
    * @param {string} [options.name] display name
    * @param {typeof WebSocket} options.WebSocket
    * @param {typeof fetch} [options.fetch]
@@ -138,19 +142,29 @@ export class Connection extends Emitter {
   }
 
   async #open() {
+    if (this.state === "closed") return; // by a listener, a moment ago
     this.#timers.clear("backoff");
     this.#drop();
-    const attempt = ++this.#attempts;
-    let token = this.#options.token;
+    const attempt = this.#attempts;
+    this.#timers.after("silence", HANDSHAKE, () => this.#lost());
+    if (this.state === "open") this.#setState("reconnecting");
+    let token;
     try {
-      if (typeof token === "function") token = await token();
-    } catch {
+      token = await this.#token();
+    } catch (error) {
+      this.emit("log", { what: "token", error });
       if (attempt === this.#attempts) this.#lost();
       return;
     }
-    if (this.state === "closed" || attempt !== this.#attempts) return;
-    const { WebSocket } = this.#options;
-    const socket = new WebSocket(this.#options.url, token ? ["callbox.v1", `token.${token}`] : ["callbox.v1"]);
+    if (attempt !== this.#attempts) return;
+    const { WebSocket, url } = this.#options;
+    let socket;
+    try {
+      socket = new WebSocket(url, token ? ["callbox.v1", `token.${token}`] : ["callbox.v1"]);
+    } catch (error) {
+      // The next one would fare no better: the address, or a token that is none.
+      return this.#finish(new CallboxError("refused", `no connection can be opened: ${error.message}`));
+    }
     this.#socket = socket;
     const mine = (f) => (event) => {
       if (this.#socket === socket) f(event);
@@ -158,7 +172,13 @@ export class Connection extends Emitter {
     socket.onopen = mine(() => this.#write(this.#hello()));
     socket.onmessage = mine((event) => this.#receive(event.data));
     socket.onclose = mine((event) => this.#lost(event.code));
-    this.#timers.after("silence", HANDSHAKE, () => this.#lost());
+    // Node's WebSocket says of a refused handshake that it is an error, and no more; others close after it.
+    socket.onerror = mine(() => this.#welcomed || this.#lost());
+  }
+
+  async #token() {
+    const { token } = this.#options;
+    return typeof token === "function" ? token() : token;
   }
 
   #hello() {
@@ -200,7 +220,7 @@ export class Connection extends Emitter {
         this.#confirm(message.received);
         return;
       case "goaway":
-        this.#timers.after("backoff", this.#options.random() * (message.afterMs ?? 0), () => this.#reopen());
+        this.#timers.after("backoff", this.#options.random() * (message.afterMs ?? 0), () => this.#open());
         return;
     }
     const waiting = message.id === undefined ? undefined : this.#pending.get(message.id);
@@ -215,6 +235,7 @@ export class Connection extends Emitter {
 
   #welcome(message) {
     this.#failures = 0;
+    this.#renewing = false;
     this.#welcomed = true;
     this.#resume = message.resume;
     if (message.resumed) {
@@ -229,7 +250,7 @@ export class Connection extends Emitter {
     }
     this.#acknowledge(0);
     this.#setState("open");
-    this.emit("welcome", message);
+    if (this.#welcomed) this.emit("welcome", message); // else a listener has closed it
   }
 
   #confirm(received) {
@@ -261,32 +282,29 @@ export class Connection extends Emitter {
     });
   }
 
-  #reopen() {
-    this.#setState("reconnecting");
-    this.#open();
-  }
-
   #lost(code) {
     const welcomed = this.#welcomed;
     this.#drop();
     if (this.state === "closed") return;
-    const final = FINAL.get(code);
+    // A token that has run out says nothing of the next one, where there is a source of them: that one gets its try.
+    const renewed = this.#renewing;
+    this.#renewing ||= code === EXPIRED && typeof this.#options.token === "function";
+    const final = this.#renewing && !renewed ? undefined : FINAL.get(code);
     if (final) return this.#finish(new CallboxError(final[0], final[1]));
     if (code === 4004) this.#failures = Math.max(this.#failures, 4); // over the rate: come back late
     if (!welcomed) this.#failures++;
-    this.#setState(this.#resume ? "reconnecting" : "connecting");
     const wait = Math.min(BACKOFF.first * 2 ** this.#failures, BACKOFF.most) * (0.5 + this.#options.random());
     this.#timers.after("backoff", code === 4003 || code === 4005 ? wait / 4 : wait, () => this.#open());
-    // A browser does not say why a handshake was refused: every second time, ask in a way that does.
-    if (this.#failures % 2 === 0 && this.#failures > 0) this.#checkRefusal();
+    // A browser does not say why a handshake was refused: every second time, or where it is likely, ask in a way that does.
+    if (!welcomed && (renewed || this.#failures % 2 === 0)) this.#checkRefusal();
+    this.#setState(this.#resume ? "reconnecting" : "connecting"); // last, for a listener may close it
   }
 
   async #checkRefusal() {
     const { fetch, api } = this.#options;
     if (!fetch) return;
     try {
-      let { token } = this.#options;
-      if (typeof token === "function") token = await token();
+      const token = await this.#token();
       const headers = token ? { Authorization: `Bearer ${token}` } : undefined;
       const answer = await fetch(api, { headers, cache: "no-store" });
       if (answer.status !== 401) return;
@@ -300,6 +318,7 @@ export class Connection extends Emitter {
 
   /** Lets go of the current socket without ending the session. */
   #drop() {
+    this.#attempts++;
     const socket = this.#socket;
     this.#socket = null;
     this.#welcomed = false;
