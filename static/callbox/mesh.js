@@ -1,3 +1,4 @@
+import { enqueue } from "./backlog.js";
 import { Peer } from "./peer.js";
 import { Timers } from "./timers.js";
 
@@ -5,7 +6,7 @@ const RETURN = 60_000; // how long the connection to a peer that vanished is kep
 const STRANGER = 4000; // after that, a peer that has not greeted is taken for another kind of client
 const AGAIN = 1500; // before something that could not be delivered is said again
 const MEASURE = 2000; // between two looks at the paths
-const EARLY = { peers: 32, signals: 64 }; // signals that came before their sender's presence
+const EARLY = { peers: 32, signals: 64, ms: 10_000 }; // signals that came before their sender's presence
 
 /** @typedef {{peer: string, user: string, name: string}} Info a member of a room, as the server describes it */
 
@@ -63,9 +64,7 @@ export class Mesh {
       this.#timers.after(`stranger ${info.peer}`, STRANGER, () => this.#stranger(info.peer));
     }
     if (greet) this.greet(info.peer, false);
-    const early = this.#early.get(info.peer);
-    this.#early.delete(info.peer);
-    for (const body of early ?? []) this.hear(info.peer, body);
+    for (const body of this.#takeEarly(info.peer)) this.hear(info.peer, body);
   }
 
   /** Someone is in no room of ours any more. @param {string} id @param {string} reason "left", "gone", or "" if not known */
@@ -111,7 +110,7 @@ export class Mesh {
 
   /** The session with the server was lost: who is still there is not known, and the relay may have gone with it. */
   lost() {
-    this.#early.clear();
+    for (const id of [...this.#early.keys()]) this.#takeEarly(id);
     for (const peer of this.peers.values()) peer.serverLost();
   }
 
@@ -131,12 +130,21 @@ export class Mesh {
     for (const peer of [...this.peers.values()]) this.#remove(peer);
   }
 
-  /** Presence and signals may come over different ways in a cluster. */
+  /** Presence and signals may come over different ways in a cluster: the presence is given some time. */
   #keep(from, body) {
-    const waiting = this.#early.get(from) ?? [];
-    if (waiting.length >= EARLY.signals || (waiting.length === 0 && this.#early.size >= EARLY.peers)) return;
-    waiting.push(body);
-    this.#early.set(from, waiting);
+    if (!this.#early.has(from)) {
+      if (this.#early.size >= EARLY.peers) this.#takeEarly(this.#early.keys().next().value); // who has waited longest
+      this.#early.set(from, []);
+      this.#timers.after(`early ${from}`, EARLY.ms, () => this.#early.delete(from));
+    }
+    enqueue(this.#early.get(from), body, EARLY.signals);
+  }
+
+  #takeEarly(from) {
+    const bodies = this.#early.get(from) ?? [];
+    this.#timers.clear(`early ${from}`);
+    this.#early.delete(from);
+    return bodies;
   }
 
   /** Someone who has not greeted may be a client of another make: it gets an offer. */
