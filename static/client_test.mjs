@@ -24,7 +24,7 @@ function world(t, ...users) {
     for (const name of ["peer", "peer-gone", "peer-changed", "path", "chat", "ring", "ring-ended", "room-lost", "closed", "signal"]) {
       client.on(name, (detail) => client.events.push([name, detail]));
     }
-    client.on("log", ({ what, error }) => client.events.push(["log", what, error.message]));
+    client.on("log", ({ what, error }) => client.events.push(["log", `${what}: ${error.message}`]));
     t.after(() => client.close());
     return client;
   });
@@ -331,6 +331,78 @@ test("a call goes on after the token of one has run out, with a fresh one", asyn
       assert.equal(only(bob).state, "connected");
     });
   }
+});
+
+test("signals past the bound: candidates give way to descriptions, and it is told", async (t) => {
+  const { server, network, clients: [ada, bob] } = world(t, "ada", "bob");
+  await join(ada, bob);
+  const [peer, back] = [only(ada), only(bob)];
+  // Ada's browser takes its time, so that what Bob's says piles up.
+  let go;
+  const { setRemoteDescription } = peer.pc;
+  peer.pc.setRemoteDescription = async function (description) {
+    await new Promise((resolve) => (go = resolve));
+    return setRemoteDescription.call(this, description);
+  };
+  const say = (body) => server.tell(server.session("ada"), { type: "signal", from: bob.id, data: { callbox: body } });
+  const link = peer.greeting().link;
+  const offer = (ufrag) => ({ link, description: { type: "offer", sdp: JSON.stringify({ ufrag, kinds: [] }) } });
+  say(offer("first"));
+  for (let i = 0; i < 300; i++) say({ link, candidate: { candidate: "first" } });
+  say(offer("second"));
+  for (let i = 0; i < 300; i++) say({ link, candidate: { candidate: "second" } });
+  await settle();
+  go();
+  await settle();
+  go();
+  await settle();
+  assert.equal(peer.pc.remoteUfrag, "second");
+  assert.match(named(ada, "log").join(), /^signal/);
+  assert.equal(named(ada, "log").length, 1, "once, not for each");
+  assert.equal(back.pc.connectionState, "connected");
+});
+
+// Node itself fails a test that leaves a rejection unhandled.
+test("a configuration that the browser refuses is told, and the call goes on", async (t) => {
+  const { server, network, clients: [ada, bob] } = world(t, "ada", "bob");
+  await join(ada, bob);
+  for (const pc of network.all) {
+    pc.setConfiguration = () => {
+      throw new Error("no such server");
+    };
+    pc.fail();
+  }
+  await tick(6000);
+  assert.deepEqual([only(ada).state, only(bob).state], ["connected", "connected"], "ICE restarts with what it has");
+  server.tell(server.session("ada"), { type: "ice-servers", iceServers: [], ttlSeconds: 3600, room: "tea" });
+  await tick(2000);
+  assert.match(String(named(ada, "log")), /ice-servers/);
+});
+
+test("a connection that the browser refuses to make is told", async (t) => {
+  const { server } = world(t);
+  const client = new Client({
+    url: "http://h",
+    WebSocket: server.socketFor("eve"),
+    RTCPeerConnection: class {
+      constructor() {
+        throw new Error("too many connections");
+      }
+    },
+    fetch: undefined,
+  });
+  t.after(() => client.close());
+  const logged = [];
+  client.on("log", ({ what, error }) => logged.push([what, error.message]));
+  const joined = client.join("tea");
+  await settle();
+  await joined;
+  const other = new (server.socketFor("gopher"))("ws://h/ws", ["callbox.v1"]);
+  await settle();
+  other.send(JSON.stringify({ type: "hello" }));
+  other.send(JSON.stringify({ type: "join", room: "tea" }));
+  await tick(5000);
+  assert.deepEqual(logged, [["connection", "too many connections"]]);
 });
 
 test("a full room is said so, and a room that is lost later too", async (t) => {

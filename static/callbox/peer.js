@@ -1,3 +1,4 @@
+import { enqueue } from "./backlog.js";
 import { Emitter } from "./emitter.js";
 import { PATHS, combinePaths, selectedPath } from "./path.js";
 import { randomName } from "./random.js";
@@ -54,8 +55,9 @@ export class Peer extends Emitter {
   /** @type {import("./path.js").Path} */
   #mine = "connecting"; // path as seen from here
   #theirs; // path as the other end sees it
-  #chain = Promise.resolve();
-  #queued = 0;
+  #waiting = []; // what the other end said and was not handled yet
+  #handling = false;
+  #overflowed = false; // since nothing waited
   #mend = null;
   #closed = false;
 
@@ -104,21 +106,36 @@ export class Peer extends Emitter {
 
   /** Handles what the other end said, in order. @param {any} body */
   receive(body) {
-    if (this.#queued >= QUEUE) return;
-    this.#queued++;
-    this.#chain = this.#chain
-      .then(() => this.#host.ready)
-      .then(() => (this.#closed ? undefined : this.#handle(body)))
-      .catch((error) => this.#host.log("signal", error))
-      .finally(() => this.#queued--);
+    const overflows = enqueue(this.#waiting, body, QUEUE);
+    if (overflows && !this.#overflowed) this.#host.log("signal", new Error(`${QUEUE} wait to be handled: candidates are let go`));
+    this.#overflowed ||= overflows;
+    if (!this.#handling) this.#handleAll();
+  }
+
+  async #handleAll() {
+    this.#handling = true;
+    while (this.#waiting.length > 0) {
+      await this.#host.ready;
+      if (this.#closed) return;
+      try {
+        await this.#handle(this.#waiting.shift());
+      } catch (error) {
+        this.#host.log("signal", error);
+      }
+    }
+    this.#handling = this.#overflowed = false;
   }
 
   /** Makes the first offer of a new connection. */
   start() {
-    this.#open(randomName());
-    for (const kind of this.#host.kinds) {
-      const transceiver = this.pc.addTransceiver(kind, { direction: "sendrecv" });
-      transceiver.sender.replaceTrack(this.#host.tracks[kind] ?? null).catch(() => {});
+    try {
+      this.#open(randomName());
+      for (const kind of this.#host.kinds) {
+        const transceiver = this.pc.addTransceiver(kind, { direction: "sendrecv" });
+        this.#send(transceiver.sender, this.#host.tracks[kind] ?? null);
+      }
+    } catch (error) {
+      this.#host.log("connection", error); // a browser makes so many and no more
     }
   }
 
@@ -128,8 +145,12 @@ export class Peer extends Emitter {
       const kind = /** @type {"audio" | "video"} */ (transceiver.receiver?.track?.kind);
       if (!this.#host.kinds.includes(kind) || transceiver.direction === "recvonly") continue;
       const track = this.#host.tracks[kind] ?? null;
-      if (transceiver.sender.track !== track) await transceiver.sender.replaceTrack(track).catch((error) => this.#host.log("track", error));
+      if (transceiver.sender.track !== track) await this.#send(transceiver.sender, track);
     }
+  }
+
+  async #send(sender, track) {
+    await sender.replaceTrack(track).catch((error) => this.#host.log("track", error));
   }
 
   /** Keeps the video within its share of what the client sends in all. */
@@ -142,9 +163,14 @@ export class Peer extends Emitter {
     await sender.setParameters(parameters).catch((error) => this.#host.log("bitrate", error));
   }
 
-  /** Gives the connection the client's present iceServers. */
+  /** Gives the connection the client's present iceServers; where the browser refuses them it goes on with those it has. */
   configure() {
-    if (this.pc && this.pc.signalingState !== "closed") this.pc.setConfiguration(this.#host.configuration);
+    if (!this.pc || this.pc.signalingState === "closed") return;
+    try {
+      this.pc.setConfiguration(this.#host.configuration);
+    } catch (error) {
+      this.#host.log("ice-servers", error);
+    }
   }
 
   /** The session with the server was lost, and with it perhaps the relay that this end uses; who is still there will be seen. */
@@ -174,10 +200,11 @@ export class Peer extends Emitter {
 
   /** Looks after a connection every few seconds: which way the media takes, and how much it may be. */
   async measure() {
-    if (!this.pc || this.pc.connectionState === "closed") return;
+    const { pc } = this;
+    if (!pc || pc.connectionState === "closed") return;
     this.limitVideo();
-    const stats = await this.pc.getStats().catch(() => null);
-    if (!stats || this.#closed) return;
+    const stats = await pc.getStats().catch(() => null);
+    if (!stats || this.pc !== pc) return;
     const mine = selectedPath(stats);
     if (mine === "connecting" && this.#mine !== "connecting") return; // between two pairs
     if (mine !== this.#mine) {
@@ -191,6 +218,7 @@ export class Peer extends Emitter {
   close() {
     if (this.#closed) return;
     this.#closed = true;
+    this.#waiting = [];
     this.#shut();
     this.emit("gone", this);
   }
@@ -306,20 +334,20 @@ export class Peer extends Emitter {
     if (this.#ignoringOffer) return;
     await pc.setRemoteDescription(description); // rolls an own offer back where there is one
     if (description.type !== "offer") return;
-    await this.#adopt();
+    await this.#adopt(pc);
     await pc.setLocalDescription();
     if (this.pc === pc) this.#say({ description: pc.localDescription });
   }
 
   /** Sends in the media sections that an offer has opened, so that there is one of each kind, both ways. */
-  async #adopt() {
-    const transceivers = this.pc.getTransceivers();
+  async #adopt(pc) {
+    const transceivers = pc.getTransceivers();
     for (const kind of this.#host.kinds) {
       const ofKind = transceivers.filter((t) => t.receiver?.track?.kind === kind && t.currentDirection !== "stopped");
       if (ofKind.some((t) => t.direction === "sendrecv" || t.direction === "sendonly")) continue;
       if (ofKind.length === 0) continue;
       ofKind[0].direction = "sendrecv";
-      await ofKind[0].sender.replaceTrack(this.#host.tracks[kind] ?? null);
+      await this.#send(ofKind[0].sender, this.#host.tracks[kind] ?? null);
     }
   }
 
