@@ -13,8 +13,9 @@
  *     client.publish(await navigator.mediaDevices.getUserMedia({ audio: true, video: true }));
  *     await client.join("standup");
  *
- * client.js holds rooms, presence and calls; connection.js the WebSocket session; peer.js one RTCPeerConnection and
- * its negotiation; path.js which way the media takes. docs/protocol.md specifies what goes over the wire.
+ * client.js holds rooms and presence, ringing.js calls by name; connection.js the WebSocket session; mesh.js who is met,
+ * given up, or back under another id; peer.js one RTCPeerConnection and its negotiation; ice.js the STUN and TURN servers;
+ * path.js which way the media takes. docs/protocol.md specifies what goes over the wire.
  *
  * @module callbox
  */

@@ -92,6 +92,20 @@ test("tracks are sent to those who are here and to those who come", async (t) =>
   assert.equal(bob.peers.size, 2);
 });
 
+test("servers that do not come hold a connection up for three seconds, in however many rooms", async (t) => {
+  const { server, clients: [ada, bob] } = world(t, "ada", "bob");
+  await join(bob);
+  server.mute = "ice-servers";
+  await join(ada);
+  assert.notEqual(only(bob).state, "connected");
+  const second = ada.join("coffee");
+  await settle();
+  await second;
+  await tick(3000);
+  assert.equal(only(ada).state, "connected");
+  assert.equal(only(bob).state, "connected");
+});
+
 test("offers that cross end in one connection", async (t) => {
   const { network, clients: [ada, bob] } = world(t, "ada", "bob");
   await join(ada, bob);
@@ -496,6 +510,22 @@ test("calling a user by name", async (t) => {
   await settle();
   await nobody;
   assert.deepEqual(rung, ["call", "accept", "call", "decline", "call", "cancel", "call"]);
+});
+
+test("a call that is answered in the same breath as it rings", async (t) => {
+  const { server, clients: [ada] } = world(t, "ada");
+  const connected = ada.connect();
+  await settle();
+  await connected;
+  // Where several frames have come at once, as after a resume, some WebSockets hand them over without a pause.
+  server.onmessage = ({ socket }, { user, room, id }) => {
+    socket.onmessage({ data: JSON.stringify({ type: "calling", call: "c1", user, room, id }) });
+    socket.onmessage({ data: JSON.stringify({ type: "accepted", call: "c1", by: { peer: "p", user, name: "BOB" }, room }) });
+  };
+  const calling = ada.call("bob", "tea");
+  await settle();
+  const { answer } = await calling;
+  assert.equal((await Promise.race([answer, settle()]))?.accepted, true);
 });
 
 test("another name is a new session, and rooms are joined under it", async (t) => {

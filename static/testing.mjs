@@ -56,6 +56,7 @@ export class FakeServer {
   sockets = []; // every WebSocket there has been
   refuse = 0; // the close code of every new connection, before its welcome
   refuseJoin = null; // an error code
+  mute = ""; // the type of message that gets no answer
 
   #sessions = new Map(); // resume token -> session
   #count = 0;
@@ -170,6 +171,7 @@ export class FakeServer {
       session.received = message.seq;
     }
     const { id, room } = message;
+    if (message.type === this.mute) return;
     switch (message.type) {
       case "ack":
         session.kept = session.kept.filter((kept) => kept.seq > message.seq);

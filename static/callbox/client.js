@@ -271,7 +271,8 @@ export class Client extends Emitter {
     const joined = this.#connection.request({ type: "join", room });
     // The room's relay comes first in the servers for it, and is chosen by the join before.
     const asked = this.#askIce(room).then((given) => this.#ice.set(given), () => {});
-    this.#ready = Promise.race([asked, new Promise((resolve) => this.#timers.after("ice", ICE_WAIT, () => resolve(undefined)))]);
+    const late = new Promise((resolve) => this.#timers.after(`ice ${room}`, ICE_WAIT, () => resolve(undefined)));
+    this.#ready = Promise.race([asked, late]);
     try {
       await joined;
     } catch (error) {

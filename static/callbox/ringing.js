@@ -16,7 +16,7 @@
 export class Ringing {
   #connection;
   #emit;
-  #outgoing = new Map(); // call id -> resolve
+  #outgoing = new Map(); // call id -> {answer, settle}
   #incoming = new Set(); // call ids
 
   /**
@@ -31,7 +31,8 @@ export class Ringing {
   /** @param {string} user @param {string} room @returns {Promise<Outgoing>} */
   async call(user, room) {
     const { call } = await this.#connection.request({ type: "call", user, room });
-    const answer = new Promise((resolve) => this.#outgoing.set(call, resolve));
+    const { answer } = this.#outgoing.get(call); // there since "calling", and perhaps settled by now
+    answer.then(() => this.#outgoing.delete(call));
     const cancel = () => {
       this.#settle(call, { accepted: false, reason: "cancelled" });
       this.#connection.send({ type: "cancel", call });
@@ -43,6 +44,12 @@ export class Ringing {
   received(message) {
     const { call } = message;
     switch (message.type) {
+      case "calling": {
+        let settle;
+        const answer = new Promise((resolve) => (settle = resolve));
+        this.#outgoing.set(call, { answer, settle });
+        return;
+      }
       case "ring":
         this.#incoming.add(call);
         this.#emit("ring", {
@@ -81,7 +88,6 @@ export class Ringing {
   }
 
   #settle(call, result) {
-    this.#outgoing.get(call)?.(result);
-    this.#outgoing.delete(call);
+    this.#outgoing.get(call)?.settle(result);
   }
 }
