@@ -8,6 +8,7 @@ export class IceServers {
   servers = [];
 
   #expires = Infinity;
+  #refreshing = null; // a promise, while somebody waits for fresh ones
   #timers = new Timers();
   #ask;
   #changed;
@@ -41,9 +42,11 @@ export class IceServers {
     }
   }
 
-  /** Renews credentials that have run out, after the machine has slept for one. */
+  /** Renews credentials that have run out, after the machine has slept for one; once for all who ask at the same time. */
   async ensureFresh() {
-    if (Date.now() > this.#expires - LATE) await this.renew();
+    if (Date.now() <= this.#expires - LATE) return;
+    this.#refreshing ??= this.renew().finally(() => (this.#refreshing = null));
+    await this.#refreshing;
   }
 
   close() {
