@@ -237,6 +237,24 @@ test("one who leaves is gone at once, one who vanishes after a minute", async (t
   assert.equal(named(ada, "peer-gone").length, 2);
 });
 
+test("a room that is left while there is no connection is left when it is back", async (t) => {
+  for (const [how, away] of [["resumed", (server) => server.drop()], ["lost", (server) => server.stop()]]) {
+    await t.test(`the session is ${how}`, async (t) => {
+      const { server, clients: [ada, bob] } = world(t, "ada", "bob");
+      await join(ada, bob);
+      away(server);
+      await bob.leave("tea"); // without waiting for the connection
+      assert.equal(bob.peers.size, 0);
+      server.start();
+      await tick(5000);
+      assert.equal(bob.state, "open");
+      assert.equal(server.session("bob").rooms.size, 0);
+      await tick(60_000);
+      assert.equal(ada.peers.size, 0);
+    });
+  }
+});
+
 test("nobody takes the place of another user, or of one who is there", async (t) => {
   const { server, clients: [ada, bob, eve] } = world(t, "ada", "bob", "eve");
   await join(ada, bob);

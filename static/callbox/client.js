@@ -10,6 +10,7 @@ import { Timers } from "./timers.js";
 const UPLINK = 3_000_000;
 const LEAST_VIDEO = 200_000;
 const MOVED = 500; // before relays are renewed, so that both ends know the new servers
+const NO_SESSION = new Set(["session-lost", "not-connected", "closed"]); // codes of requests that ended with their session
 const ICE_WAIT = 3000; // how long a first offer waits for the room's iceServers
 
 /**
@@ -146,14 +147,22 @@ export class Client extends Emitter {
     return entry.promise;
   }
 
-  /** Leaves a room; peers who share no other with us are let go. @param {string} room */
+  /**
+   * Leaves a room; peers who share no other with us are let go at once.
+   * @param {string} room
+   * @returns {Promise<void>} settled when the server knows; at once where it cannot be reached and is told later
+   */
   async leave(room) {
     const entry = this.#rooms.get(room);
     if (!entry) return;
     this.#rooms.delete(room);
     entry.reject(new CallboxError("left", `room ${room}: left`));
     this.#mesh.sweep("left");
-    if (this.#connection.state === "open") await this.#connection.request({ type: "leave", room });
+    const told = this.#connection.request({ type: "leave", room }).catch((error) => {
+      if (!NO_SESSION.has(error.code)) throw error; // else there is nobody in the room any more
+    });
+    if (this.state === "open") return told;
+    told.catch((error) => this.emit("log", { what: "leave", error }));
   }
 
   /**
@@ -283,7 +292,7 @@ export class Client extends Emitter {
   #notJoined(room, error) {
     const entry = this.#rooms.get(room);
     // A lost session is begun anew, and the rooms are joined then.
-    if (!entry || ["session-lost", "not-connected", "closed"].includes(error.code)) return;
+    if (!entry || NO_SESSION.has(error.code)) return;
     if (error.code === "busy" || error.code === "rate-limited") {
       this.#timers.after(`join ${room}`, 1000, () => this.#rooms.has(room) && this.#sendJoin(room));
       return;
