@@ -61,15 +61,18 @@ func (u *underTLS) Read(b []byte) (int, error) {
 	return n, nil
 }
 
+// Write is given a record that counts already: without it the client understands none that comes behind it.
 func (u *underTLS) Write(b []byte) (int, error) {
-	if !u.tcp.Queue(b, maxPending+maxRecord) {
-		return 0, os.ErrDeadlineExceeded
+	if !u.tcp.Queue(b, maxRecords) {
+		u.tcp.Shutdown()
+		return 0, net.ErrClosed
 	}
 	return len(b), nil
 }
 
-// maxRecord is the longest TLS record with its header (RFC 8446 section 5.2).
-const maxRecord = 5 + 1<<14 + 256
+// maxRecords bounds what waits for a slow client as records, in bytes. Beside maxPending there is room for the message of each shard
+// that has found room at the same moment, and for the answers that a client draws from the session itself and does not read.
+const maxRecords = 2 * maxPending
 
 // Close is the outlet's business.
 func (u *underTLS) Close() error { return nil }
