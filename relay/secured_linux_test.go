@@ -102,3 +102,12 @@ func TestSessionThatLostARecordEnds(t *testing.T) {
 		t.Fatal("the connection goes on")
 	}
 }
+
+// TestSessionBeforeItsHandshake: ServeStream is given sessions that nobody has used yet.
+func TestSessionBeforeItsHandshake(t *testing.T) {
+	s := newServer(t, nil)
+	near, far := tcpPair(t)
+	go s.ServeStream(tls.Server(&looked{Conn: far}, &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}})) // Server.Close waits for it
+	w := &wire{TB: t, conn: tls.Client(near, &tls.Config{InsecureSkipVerify: true}), tcp: true}
+	w.alive()
+}

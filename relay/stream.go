@@ -38,7 +38,7 @@ type outlet interface {
 // ServeStream serves TURN over a TCP or TLS connection until it ends, and closes it. It is called on a goroutine of the
 // connection's own. The transport is TLS if the connection, or one it wraps and shows with NetConn, is.
 //
-// On Linux shards read what is a *net.TCPConn, or a *tls.Conn over one, if they can get at it. Whoever wraps one because it has looked
+// On Linux shards read what is a *net.TCPConn, or a *tls.Conn over one after its handshake, if they can get at it. Whoever wraps one because it has looked
 // at what came shows both with Unread() ([]byte, net.Conn): shards begin with the first and go on with the second. What lies under
 // the *tls.Conn must have Swap(net.Conn) net.Conn besides, which puts another connection in the place of the one it wraps.
 func (s *Server) ServeStream(conn net.Conn) {
@@ -90,6 +90,9 @@ func (st *stream) join() (tcp *udp.TCP, serve udp.Service) {
 	session, secret := bare.(*tls.Conn)
 	var under swapper
 	if secret {
+		if !session.ConnectionState().HandshakeComplete {
+			return nil, serve // a handshake cannot be gone on with after a deadline
+		}
 		var ok bool
 		if under, ok = session.NetConn().(swapper); !ok {
 			return nil, serve
