@@ -22,7 +22,7 @@ type TCP struct {
 	// Owned by the loop.
 	service Service
 	rest    []byte // read and not yet handled
-	fresh   bool   // nobody has looked at what came before Start
+	fresh   bool   // what came before Start has not been handled
 
 	mu      sync.Mutex // looped.loop.mu is taken under it
 	pending []byte     // queued and not yet written
@@ -66,7 +66,7 @@ func (l *Loop) Take(conn *net.TCPConn) (*TCP, error) {
 
 // Start begins to read. It is called once; after an error nothing of the service is called.
 func (t *TCP) Start(s Service) error {
-	t.service, t.rest = s, s.First
+	t.service = s
 	events := uint32(unix.EPOLLIN)
 	if len(s.First) > 0 || s.Through != nil {
 		t.fresh, t.waiting = true, true
@@ -77,16 +77,11 @@ func (t *TCP) Start(s Service) error {
 
 // ready is called by the loop.
 func (t *TCP) ready(events uint32) {
+	ok := !t.fresh || t.begin()
 	if events&unix.EPOLLOUT != 0 {
-		ok := !t.fresh || t.begin()
-		t.fresh = false
 		t.more()
-		if !ok {
-			t.end()
-			return
-		}
 	}
-	if events&^unix.EPOLLOUT != 0 && !t.read() {
+	if !ok || events&^unix.EPOLLOUT != 0 && !t.read() {
 		t.end()
 	}
 }
@@ -110,9 +105,16 @@ func (t *TCP) end() {
 
 // begin handles what came before Start. It reports false at the end, as read and its parts do.
 func (t *TCP) begin() bool {
-	if len(t.rest) > 0 && !t.take(t.slot(), 0) {
-		return false
+	t.fresh = false
+	for len(t.service.First) > 0 {
+		slot := t.slot()
+		n := copy(slot[len(t.rest):], t.service.First)
+		t.service.First = t.service.First[n:]
+		if !t.take(slot, n) {
+			return false
+		}
 	}
+	t.service.First = nil
 	return t.service.Through == nil || t.decode(nil)
 }
 
@@ -140,6 +142,7 @@ func (t *TCP) read() bool {
 		return false
 	}
 	l.pace.packets += 1 + n/segment
+	l.full = l.full || n == len(to)
 	if t.service.Through != nil {
 		return t.decode(to[:n])
 	}
@@ -248,6 +251,7 @@ func (t *TCP) wait(progress bool) {
 	t.waiting = true
 	t.listen(unix.EPOLLIN | unix.EPOLLOUT)
 	switch {
+	case t.over.Load(): // nobody waits for the client any more
 	case t.stuck == nil:
 		t.stuck = time.AfterFunc(t.service.Patience, t.Shutdown)
 	case progress:
@@ -303,10 +307,12 @@ func (t *TCP) shutdown() {
 
 // Close sends what the kernel takes at once and closes the connection. It is called after ended, or after an error of Start.
 func (t *TCP) Close() {
-	t.Flush()
+	t.over.Store(true)
 	t.mu.Lock()
 	t.calm()
+	t.waiting = false // there may be room that the loop does not tell of any more
 	t.mu.Unlock()
+	t.Flush()
 	// Who closes twice has closed.
 	_ = t.looped.leave()
 }

@@ -1,0 +1,108 @@
+package udp
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"testing"
+	"time"
+)
+
+// tcpPair is a connection: the client's end, and the server's, which a loop has taken over.
+func tcpPair(t *testing.T, l *Loop) (*net.TCPConn, *TCP) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	client, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	server, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tcp, err := l.Take(server.(*net.TCPConn))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(tcp.Close)
+	return client.(*net.TCPConn), tcp
+}
+
+// start serves a connection and says when it has ended.
+func start(t *testing.T, tcp *TCP, s Service) (ended chan struct{}) {
+	t.Helper()
+	ended = make(chan struct{})
+	s.Ended = func() { close(ended) }
+	s.Patience = time.Minute
+	if err := tcp.Start(s); err != nil {
+		t.Fatal(err)
+	}
+	return ended
+}
+
+func await(t *testing.T, what string, done <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("never: %s", what)
+	}
+}
+
+// TestFirstBytesOfAnyLength: what has been read before the loop had the connection may be more than one of the loop's slots.
+func TestFirstBytesOfAnyLength(t *testing.T) {
+	for _, n := range []int{1, streamRead - 1, streamRead, streamRead + 1, 3 * streamRead} {
+		client, tcp := tcpPair(t, startLoop(t))
+		first, second := bytes.Repeat([]byte("first"), n)[:n], []byte("second")
+		var got []byte
+		ended := start(t, tcp, Service{First: bytes.Clone(first), Handle: func(b []byte) ([]byte, bool) {
+			keep := min(len(b)%7, len(b)) // some are left for the next time
+			if len(b) < 7 {
+				keep = 0
+			}
+			got = append(got, b[:len(b)-keep]...)
+			return b[len(b)-keep:], true
+		}})
+		if _, err := client.Write(second); err != nil {
+			t.Fatal(err)
+		}
+		client.CloseWrite()
+		await(t, "the end", ended)
+		tcp.Close()
+		// The last few bytes may have been left, and nothing came behind them.
+		if all := append(first, second...); !bytes.HasPrefix(all, got) || len(all)-len(got) > 6 {
+			t.Errorf("%d bytes looked at: %d of %d were handled", n, len(got), len(all))
+		}
+	}
+}
+
+// TestCloseSendsWhatThereIsRoomFor: a client that has ended its own direction reads on.
+func TestCloseSendsWhatThereIsRoomFor(t *testing.T) {
+	client, tcp := tcpPair(t, startLoop(t))
+	ended := start(t, tcp, Service{Handle: func([]byte) ([]byte, bool) { return nil, true }})
+	client.SetReadBuffer(64 << 10)
+	piece, queued := make([]byte, 64<<10), 0
+	for tcp.Queued() == 0 {
+		if !tcp.Queue(piece, 1<<20) {
+			t.Fatal("it does not take a piece")
+		}
+		queued += len(piece)
+		tcp.Flush()
+	}
+	client.CloseWrite()
+	await(t, "the end", ended)
+	rest := tcp.Queued()
+	if _, err := io.CopyN(io.Discard, client, int64(queued-rest)); err != nil {
+		t.Fatal(err)
+	}
+	tcp.Close()
+	client.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if got, err := io.Copy(io.Discard, client); err != nil || int(got) != rest {
+		t.Fatalf("%d of %d bytes came: %v", got, rest, err)
+	}
+}
