@@ -70,9 +70,9 @@ func (u *underTLS) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// maxRecords bounds what waits for a slow client as records, in bytes. Beside maxPending there is room for the message of each shard
-// that has found room at the same moment, and for the answers that a client draws from the session itself and does not read.
-const maxRecords = 2 * maxPending
+// maxRecords bounds what waits as records, in bytes. Beside maxPending there is room for as much that the kernel has just given back, for
+// a message of each shard that has found room at the same moment, and for answers to key updates.
+const maxRecords = 4 * maxPending
 
 // Close is the outlet's business.
 func (u *underTLS) Close() error { return nil }

@@ -91,7 +91,7 @@ func TestSessionThatLostARecordEnds(t *testing.T) {
 	_, o := securedPair(t)
 	ended := startSecured(t, o)
 	// As many answers to key updates as a client can bring about that reads none of them.
-	for b := make([]byte, 1<<10); o.tcp.Queue(b, 1<<20); {
+	for b := make([]byte, 1<<10); o.tcp.Queue(b, maxRecords); {
 	}
 	if _, err := o.session.Write([]byte("lost")); err == nil {
 		t.Fatal("it was not lost")
