@@ -192,11 +192,14 @@ func (st *stream) authenticated(o Owner) {
 	}
 }
 
-// send queues a copy of a message, to leave when the work is flushed, or drops it if the client is too slow.
+// send queues a copy of a message, to leave when the work is flushed at the latest, or drops it if the client is too slow.
 func (st *stream) send(w *work, b []byte) {
 	if !st.out.Queue(b, maxPending) {
-		st.server.counters.drop(dropSlowClient)
-		return
+		st.out.Flush() // this round may have brought all of it
+		if !st.out.Queue(b, maxPending) {
+			st.server.counters.drop(dropSlowClient)
+			return
+		}
 	}
 	if n := len(w.streams); n == 0 || w.streams[n-1] != st {
 		w.streams = append(w.streams, st)
