@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -81,19 +83,24 @@ func TestFirstBytesOfAnyLength(t *testing.T) {
 	}
 }
 
+// fill queues until the kernel takes no more, and returns how much it was.
+func fill(t *testing.T, tcp *TCP) (queued int) {
+	t.Helper()
+	for piece := make([]byte, 64<<10); tcp.Queued() == 0; tcp.Flush() {
+		if !tcp.Queue(piece, 1<<20) {
+			t.Fatal("it does not take a piece")
+		}
+		queued += len(piece)
+	}
+	return queued
+}
+
 // TestCloseSendsWhatThereIsRoomFor: a client that has ended its own direction reads on.
 func TestCloseSendsWhatThereIsRoomFor(t *testing.T) {
 	client, tcp := tcpPair(t, startLoop(t))
 	ended := start(t, tcp, Service{Handle: func([]byte) ([]byte, bool) { return nil, true }})
 	client.SetReadBuffer(64 << 10)
-	piece, queued := make([]byte, 64<<10), 0
-	for tcp.Queued() == 0 {
-		if !tcp.Queue(piece, 1<<20) {
-			t.Fatal("it does not take a piece")
-		}
-		queued += len(piece)
-		tcp.Flush()
-	}
+	queued := fill(t, tcp)
 	client.CloseWrite()
 	await(t, "the end", ended)
 	rest := tcp.Queued()
@@ -104,5 +111,84 @@ func TestCloseSendsWhatThereIsRoomFor(t *testing.T) {
 	client.SetReadDeadline(time.Now().Add(20 * time.Second))
 	if got, err := io.Copy(io.Discard, client); err != nil || int(got) != rest {
 		t.Fatalf("%d of %d bytes came: %v", got, rest, err)
+	}
+}
+
+// TestLoopRestsWhateverItsConnectionsAreAt: news that nobody takes would come again and again.
+func TestLoopRestsWhateverItsConnectionsAreAt(t *testing.T) {
+	for name, act := range map[string]func(*net.TCPConn, *TCP){
+		"open":              func(*net.TCPConn, *TCP) {},
+		"half closed":       func(c *net.TCPConn, _ *TCP) { c.CloseWrite() },
+		"reset":             func(c *net.TCPConn, _ *TCP) { c.SetLinger(0); c.Close() },
+		"closed":            func(c *net.TCPConn, _ *TCP) { c.Close() },
+		"shut down":         func(_ *net.TCPConn, tcp *TCP) { tcp.Shutdown() },
+		"half closed twice": func(c *net.TCPConn, tcp *TCP) { c.CloseWrite(); tcp.Shutdown() },
+	} {
+		for _, full := range []bool{false, true} {
+			var rounds atomic.Int64
+			l, err := NewLoop(&Outbox{}, func(time.Time) { rounds.Add(1) }, func() {})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var running sync.WaitGroup
+			running.Go(l.Run)
+			client, tcp := tcpPair(t, l)
+			ended := start(t, tcp, Service{Handle: func([]byte) ([]byte, bool) { return nil, true }})
+			if full {
+				fill(t, tcp)
+			}
+			act(client, tcp)
+			if name != "open" {
+				await(t, name, ended)
+			}
+			<-time.After(20 * time.Millisecond)
+			if n := rounds.Load(); n > 10 {
+				t.Errorf("%s, full %v: %d rounds", name, full, n)
+			}
+			tcp.Flush() // as another loop may still
+			tcp.Close()
+			tcp.Close()
+			l.Close()
+			running.Wait()
+		}
+	}
+}
+
+// TestFlushersMeetTheEnd: whoever queues and flushes while a connection ends and closes has no part in it.
+func TestFlushersMeetTheEnd(t *testing.T) {
+	l := startLoop(t)
+	for i := range 100 {
+		client, tcp := tcpPair(t, l)
+		ended := start(t, tcp, Service{Handle: func(b []byte) ([]byte, bool) { tcp.Queue(b, 1<<20); tcp.Flush(); return nil, true }})
+		var all sync.WaitGroup
+		for range 3 {
+			all.Go(func() {
+				for b := make([]byte, 10000); ; tcp.Flush() {
+					select {
+					case <-ended:
+						return
+					default:
+						tcp.Queue(b, 1<<18)
+					}
+				}
+			})
+		}
+		switch i % 4 {
+		case 0:
+			client.SetLinger(0)
+			client.Close()
+		case 1:
+			client.CloseWrite()
+		case 2:
+			tcp.Shutdown()
+		case 3:
+			if _, err := io.CopyN(client, client, 1<<16); err != nil { // it reads its own echo among the rest
+				t.Fatal(err)
+			}
+			client.Close()
+		}
+		await(t, "the end", ended)
+		tcp.Close()
+		all.Wait()
 	}
 }
