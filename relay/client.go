@@ -39,7 +39,7 @@ type work struct {
 	now     time.Time
 }
 
-// flushStreams sends what was queued for streams, each once.
+// flushStreams sends what was queued for streams.
 func (w *work) flushStreams() {
 	for i, st := range w.streams {
 		st.out.Flush()

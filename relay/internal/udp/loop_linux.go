@@ -142,7 +142,7 @@ func (l *Loop) Run() {
 
 // Close makes Run return, and closes the sockets that are still open then.
 func (l *Loop) Close() {
-	l.mu.Lock() // Run closes event under it
+	l.mu.Lock() // which Run takes before it closes event
 	defer l.mu.Unlock()
 	if !l.closed.Swap(true) {
 		// An eventfd takes a number of eight bytes. It has room for this one.
