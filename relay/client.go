@@ -39,6 +39,13 @@ type work struct {
 	now     time.Time
 }
 
+// queued notes that something is queued for a stream.
+func (w *work) queued(st *stream) {
+	if n := len(w.streams); n == 0 || w.streams[n-1] != st {
+		w.streams = append(w.streams, st)
+	}
+}
+
 // flushStreams sends what was queued for streams.
 func (w *work) flushStreams() {
 	for i, st := range w.streams {

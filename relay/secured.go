@@ -15,12 +15,15 @@ type secured struct {
 	session *tls.Conn
 	tcp     *udp.TCP
 	old     net.Conn // closed; it knows the addresses
-	came    []byte   // owned by the session's reader
+
+	// Owned by the session's reader.
+	came   []byte
+	queued func() // sees to it that what is queued is flushed
 }
 
 // secure puts a shard's connection under a session.
-func secure(session *tls.Conn, under swapper, tcp *udp.TCP) *secured {
-	o := &secured{session: session, tcp: tcp}
+func secure(session *tls.Conn, under swapper, tcp *udp.TCP, queued func()) *secured {
+	o := &secured{session: session, tcp: tcp, queued: queued}
 	o.old = under.Swap((*underTLS)(o))
 	return o
 }
@@ -28,7 +31,13 @@ func secure(session *tls.Conn, under swapper, tcp *udp.TCP) *secured {
 // Feed and Read make it the connection's udp.Decoder.
 func (o *secured) Feed(b []byte) { o.came = b }
 
-func (o *secured) Read(b []byte) (int, error) { return o.session.Read(b) }
+func (o *secured) Read(b []byte) (int, error) {
+	n, err := o.session.Read(b)
+	if n == 0 && o.tcp.Queued() > 0 { // perhaps by the session itself, as the answer to a key update
+		o.queued()
+	}
+	return n, err
+}
 
 // Queue encrypts a message to be sent. A record is one message: there are clients (turnutils_uclient) that read a record at a
 // time and look for one message in it.

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pion/stun/v2"
+
 	"callbox/relay/internal/udp"
 )
 
@@ -36,7 +38,7 @@ func securedPair(t *testing.T) (*tls.Conn, *secured) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := secure(session, under, tcp)
+	o := secure(session, under, tcp, func() {})
 	t.Cleanup(o.Close)
 	return client, o
 }
@@ -101,6 +103,26 @@ func TestSessionThatLostARecordEnds(t *testing.T) {
 	case <-time.After(answerTimeout):
 		t.Fatal("the connection goes on")
 	}
+}
+
+// TestWhatTheSessionItselfSaysLeaves: what nobody flushes waits, and its client is never found to be slow.
+func TestWhatTheSessionItselfSaysLeaves(t *testing.T) {
+	s := newServer(t, nil)
+	near, far := tcpPair(t)
+	session := tls.Server(&looked{Conn: far}, &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}})
+	go func() { // Server.Close waits for it
+		if session.Handshake() == nil {
+			s.ServeStream(&looked{Conn: session})
+		}
+	}()
+	w := &wire{TB: t, conn: tls.Client(near, &tls.Config{InsecureSkipVerify: true}), tcp: true}
+	w.alive()
+	answer := channelData(0x4000, []byte("as if it answered a key update"))
+	if _, err := session.Write(answer); err != nil {
+		t.Fatal(err)
+	}
+	w.send(stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodBinding, stun.ClassIndication)).Raw)
+	w.onChannel(0x4000)
 }
 
 // TestSessionBeforeItsHandshake: ServeStream is given sessions that nobody has used yet.

@@ -117,7 +117,7 @@ func (st *stream) join() (tcp *udp.TCP, serve udp.Service) {
 		Patience: st.server.cfg.timing.write,
 	}
 	if secret {
-		o := secure(session, under, tcp)
+		o := secure(session, under, tcp, func() { sh.work.queued(st) })
 		st.out, serve.Through = o, o
 	}
 	return tcp, serve
@@ -201,9 +201,7 @@ func (st *stream) send(w *work, b []byte) {
 			return
 		}
 	}
-	if n := len(w.streams); n == 0 || w.streams[n-1] != st {
-		w.streams = append(w.streams, st)
-	}
+	w.queued(st)
 }
 
 // watch closes a stream that keeps a connection for nothing: no first message, or neither messages nor an allocation.
