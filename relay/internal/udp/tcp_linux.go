@@ -30,6 +30,8 @@ type TCP struct {
 	writing bool       // somebody is at it
 	waiting bool       // the loop goes on when the kernel has room
 	stuck   *time.Timer
+	until   time.Time // stuck looks then
+	kernel  int       // what the client had not acknowledged when that was decided
 }
 
 const (
@@ -250,12 +252,38 @@ func (t *TCP) Flush() {
 func (t *TCP) wait(progress bool) {
 	t.waiting = true
 	t.listen(unix.EPOLLIN | unix.EPOLLOUT)
-	switch {
-	case t.over.Load(): // nobody waits for the client any more
-	case t.stuck == nil:
-		t.stuck = time.AfterFunc(t.service.Patience, t.Shutdown)
-	case progress:
+	// When it is over, nobody waits for the client any more.
+	if (progress || t.stuck == nil) && !t.over.Load() {
+		t.watch(unacknowledged(t.looped.fd))
+	}
+}
+
+// watch looks at the client again when patience is over; the caller holds mu.
+func (t *TCP) watch(left int) {
+	t.kernel, t.until = left, time.Now().Add(t.service.Patience)
+	if t.stuck == nil {
+		t.stuck = time.AfterFunc(t.service.Patience, t.look)
+	} else {
 		t.stuck.Reset(t.service.Patience)
+	}
+}
+
+// look shuts the connection down if its client has taken nothing. The kernel says that there is room only when much of its memory is
+// free, which may take a client longer that takes a little all the time.
+func (t *TCP) look() {
+	if !t.looped.acquire() {
+		return
+	}
+	defer t.looped.release()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.stuck == nil || time.Now().Before(t.until) {
+		return // it had room at this moment
+	}
+	if left := unacknowledged(t.looped.fd); left < t.kernel {
+		t.watch(left)
+	} else {
+		t.shutdown()
 	}
 }
 
@@ -315,6 +343,13 @@ func (t *TCP) Close() {
 	t.Flush()
 	// Who closes twice has closed.
 	_ = t.looped.leave()
+}
+
+// unacknowledged is how much of what was written the other end has not acknowledged.
+func unacknowledged(fd int) int {
+	// The only error is a connection that has none.
+	n, _ := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+	return n
 }
 
 // recv reads what is there.

@@ -38,9 +38,13 @@ func tcpPair(t *testing.T, l *Loop) (*net.TCPConn, *TCP) {
 // start serves a connection and says when it has ended.
 func start(t *testing.T, tcp *TCP, s Service) (ended chan struct{}) {
 	t.Helper()
+	return serve(t, tcp, time.Minute, s)
+}
+
+func serve(t *testing.T, tcp *TCP, patience time.Duration, s Service) (ended chan struct{}) {
+	t.Helper()
 	ended = make(chan struct{})
-	s.Ended = func() { close(ended) }
-	s.Patience = time.Minute
+	s.Ended, s.Patience = func() { close(ended) }, patience
 	if err := tcp.Start(s); err != nil {
 		t.Fatal(err)
 	}
@@ -111,6 +115,41 @@ func TestCloseSendsWhatThereIsRoomFor(t *testing.T) {
 	client.SetReadDeadline(time.Now().Add(20 * time.Second))
 	if got, err := io.Copy(io.Discard, client); err != nil || int(got) != rest {
 		t.Fatalf("%d of %d bytes came: %v", got, rest, err)
+	}
+}
+
+// TestSlowlyIsNotNever: the kernel says that there is room when much of its memory is free, which takes a slow client a while.
+func TestSlowlyIsNotNever(t *testing.T) {
+	const patience = 800 * time.Millisecond
+	for _, reads := range []bool{true, false} {
+		client, tcp := tcpPair(t, startLoop(t))
+		ended := serve(t, tcp, patience, Service{Handle: func([]byte) ([]byte, bool) { return nil, true }})
+		fill(t, tcp)
+		piece := make([]byte, 4<<10)
+		over := time.After(5 * patience / 2)
+		for alive := true; alive; {
+			select {
+			case <-ended:
+				if reads {
+					t.Error("a client that reads all the time was shut down")
+				}
+				alive = false
+			case <-over:
+				if !reads {
+					t.Error("a client that reads nothing was not shut down")
+				}
+				alive = false
+			case <-time.After(10 * time.Millisecond):
+				if reads {
+					if _, err := io.ReadFull(client, piece); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+		tcp.Shutdown()
+		await(t, "the end", ended)
+		tcp.Close()
 	}
 }
 
