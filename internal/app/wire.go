@@ -98,5 +98,9 @@ func (a *App) turnKeys(username, realm string, allocate bool) ([][]byte, relay.O
 
 // tlsConfig is that of every TLS listener.
 func (a *App) tlsConfig(protocols ...string) *tls.Config {
-	return &tls.Config{GetCertificate: a.certs.get, NextProtos: protocols, MinVersion: tls.VersionTLS12}
+	return &tls.Config{
+		GetCertificate: a.certs.get, NextProtos: protocols, MinVersion: tls.VersionTLS12,
+		// A relay's record is one message (docs/decisions.md), which the first small records would cut up.
+		DynamicRecordSizingDisabled: true,
+	}
 }
