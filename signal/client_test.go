@@ -122,7 +122,7 @@ func (c *client) resume(n *node, query string) *client {
 	c.t.Helper()
 	d := dial(c.t, n, query)
 	c.mu.Lock()
-	d.seq, d.sent = c.seq, c.sent
+	d.seq, d.sent, d.noAck = c.seq, c.sent, c.noAck
 	c.mu.Unlock()
 	go d.read()
 	b, _ := json.Marshal(map[string]any{"type": "hello", "resume": map[string]any{"token": c.token, "seq": d.seq}})

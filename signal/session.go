@@ -35,7 +35,9 @@ type session struct {
 	sent    uint64 // highest number given to conn
 	overrun bool   // a signal did not fit: the connection is to be closed
 	broken  bool   // something else did not fit: the session is to end
-	last    bool   // the last thing to be said is queued: the session is to end
+	behind  uint64 // what was queued when conn came: until that is acknowledged, or catchUp has passed, no signal closes conn
+	came    time.Time
+	last    bool // the last thing to be said is queued: the session is to end
 
 	received  uint64 // highest number of the client's own
 	handling  int    // messages of the client that are being handled now
@@ -145,7 +147,7 @@ func (s *session) endLocked() {
 func (s *session) flush() {
 	s.mu.Lock()
 	c := s.conn
-	over, broken := s.overrun, s.broken && s.state != ended
+	over, broken := s.overrun && !s.catchingUpLocked(time.Now()), s.broken && s.state != ended
 	last := s.last && s.state != ended
 	s.overrun = false
 	if over && !s.proto.acknowledged() {
@@ -282,6 +284,7 @@ func (s *session) attach(c *conn, seq uint64, first func() *event) (old *conn, o
 	s.dropLocked(seq)
 	old = s.conn
 	s.conn, s.sent, s.state = c, s.base, live
+	s.behind, s.came = s.base+uint64(len(s.queue)), time.Now()
 	s.overrun = false
 	s.id = c.id
 	if e := first(); e != nil {
@@ -293,6 +296,15 @@ func (s *session) attach(c *conn, seq uint64, first func() *event) (old *conn, o
 	}
 	c.s.Store(s)
 	return old, true
+}
+
+// catchUp is how long who comes back has for what has been waiting.
+const catchUp = 10 * time.Second
+
+// catchingUpLocked: the client has not handled yet what it came back to. That may be as much as the queue holds, so the next signal
+// would close the connection again before anything of it was read.
+func (s *session) catchingUpLocked(now time.Time) bool {
+	return s.base < s.behind && now.Sub(s.came) < catchUp
 }
 
 // detach is called when c has ended.
