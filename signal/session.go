@@ -109,7 +109,9 @@ func (s *session) pushLocked(e *event, limit int) outcome {
 	}
 	s.last = s.last || s.proto.last(e)
 	size = s.bytes + len(b) + frameOverhead
-	s.overrun = s.overrun || size > s.hub.limits.QueueBytes
+	if size > s.hub.limits.QueueBytes && !(e.kind == evSignal && s.catchingUpLocked(time.Now())) {
+		s.overrun = true
+	}
 	if size > limit || s.hub.crowded() && (e.kind == evSignal || e.kind == evBroadcast && s.bytes > backlog) {
 		// A signal comes back to its sender; without anything else the
 		// client's picture would be wrong.
@@ -147,7 +149,7 @@ func (s *session) endLocked() {
 func (s *session) flush() {
 	s.mu.Lock()
 	c := s.conn
-	over, broken := s.overrun && !s.catchingUpLocked(time.Now()), s.broken && s.state != ended
+	over, broken := s.overrun, s.broken && s.state != ended
 	last := s.last && s.state != ended
 	s.overrun = false
 	if over && !s.proto.acknowledged() {
