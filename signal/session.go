@@ -35,7 +35,7 @@ type session struct {
 	sent    uint64 // highest number given to conn
 	overrun bool   // a signal did not fit: the connection is to be closed
 	broken  bool   // something else did not fit: the session is to end
-	behind  uint64 // what was queued when conn came: until that is acknowledged, or catchUp has passed, no signal closes conn
+	behind  uint64 // what was queued when conn came back: until that is acknowledged, or catchUp has passed, no signal closes conn
 	came    time.Time
 	last    bool // the last thing to be said is queued: the session is to end
 
@@ -286,7 +286,10 @@ func (s *session) attach(c *conn, seq uint64, first func() *event) (old *conn, o
 	s.dropLocked(seq)
 	old = s.conn
 	s.conn, s.sent, s.state = c, s.base, live
-	s.behind, s.came = s.base+uint64(len(s.queue)), time.Now()
+	s.behind, s.came = s.base, time.Now()
+	if seq > 0 { // it comes back
+		s.behind += uint64(len(s.queue))
+	}
 	s.overrun = false
 	s.id = c.id
 	if e := first(); e != nil {
