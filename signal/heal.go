@@ -138,11 +138,17 @@ func (h *Hub) revalidate() {
 // by now.
 func (h *Hub) verify(ctx context.Context, s *session) {
 	s.mu.Lock()
-	todo, epoch := s.unverified && s.state != ended, s.epoch
+	todo, epoch := s.unverified && s.state != ended && !s.verifying, s.epoch
+	s.verifying = s.verifying || todo
 	s.mu.Unlock()
 	if !todo {
-		return
+		return // or somebody is at it: of two claims at once the second would be fenced by the first
 	}
+	defer func() {
+		s.mu.Lock()
+		s.verifying = false
+		s.mu.Unlock()
+	}()
 	g, err := h.bus.Claim(ctx, bus.Claim{Peer: s.peer, Proof: s.proof, Held: epoch})
 	switch {
 	case errors.Is(err, bus.ErrFenced), errors.Is(err, bus.ErrTaken):

@@ -56,6 +56,7 @@ type session struct {
 	pendingBytes int // of their data
 
 	unverified bool     // the link was down: what comes from other nodes waits for the claim
+	verifying  bool     // somebody renews the claim
 	waiting    []packet // what came while arriving or unverified
 	waitBytes  int
 	arrived    chan packet // while arriving: parts of the state, or the news that there is none
