@@ -19,15 +19,18 @@ import (
 // uclient runs turnutils_uclient and fails the test unless it has sent something and lost nothing.
 func uclient(t *testing.T, s *testkit.Server, arguments ...string) {
 	t.Helper()
-	c := s.Credential("load")
-	all := append([]string{"-u", c.Username, "-w", c.Password}, arguments...)
 	// It draws channel numbers from 0x4000 to 0x7FFF (RFC 5766), of which RFC 8656 section 12 leaves those below 0x5000; the
-	// rest is refused with 400. So it is asked again until it has drawn a good one.
-	for range 200 {
+	// rest is refused with 400. So it is asked again until it has drawn a good one. What it draws follows from the second it
+	// starts in, and it leaves its allocation behind: each try is in a second of its own and another user's.
+	for try := range 60 {
+		c := s.Credential(fmt.Sprint("load", try))
+		all := append([]string{"-u", c.Username, "-w", c.Password}, arguments...)
 		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 		out, err := exec.CommandContext(ctx, testkit.Tool(t, "turnutils_uclient"), all...).CombinedOutput()
 		cancel()
 		if strings.Contains(string(out), "channel bind: error 400") {
+			now := time.Now()
+			<-time.After(now.Truncate(time.Second).Add(time.Second).Sub(now))
 			continue
 		}
 		if err != nil {
