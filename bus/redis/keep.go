@@ -118,8 +118,11 @@ func (k *keeper) round() error {
 		b.sawTrouble()
 		return err
 	}
-	if list.fresh && k.leased {
-		// Redis is there and has forgotten this node: everything else too.
+	b.mu.Lock()
+	missed := b.missed
+	b.mu.Unlock()
+	if k.leased && list.fresh || missed {
+		// Redis is there and has forgotten this node: everything else too. Or sample has missed something.
 		b.linkDown(errForgotten)
 	}
 	k.leased = true
@@ -143,6 +146,7 @@ func (b *Bus) troubled() bool {
 	return time.Since(time.Unix(0, b.trouble.Load())) < 2*time.Second
 }
 
+// linkDown and linkUp are called by the keeper alone: the handler gets the changes in the order they happen in.
 func (b *Bus) linkDown(why error) {
 	if b.up.CompareAndSwap(true, false) {
 		b.counters.LinkDowns.Add(1)
@@ -151,6 +155,7 @@ func (b *Bus) linkDown(why error) {
 		// what has been told to be lost once is not lost anew every second.
 		b.mu.Lock()
 		clear(b.held)
+		b.missed = false
 		b.mu.Unlock()
 		b.queue.PutLink(false)
 		b.wakeLinks()

@@ -91,6 +91,7 @@ type Bus struct {
 	graceEnd time.Time
 	peers    map[bus.NodeID]*link
 	held     map[string]*holding // by peer
+	missed   bool                // one of those is gone from Redis, and keep has not told it yet
 	records  recordState
 }
 

@@ -120,9 +120,10 @@ func (b *Bus) touch() {
 func (b *Bus) sample() {
 	b.mu.Lock()
 	var peer, key string
+	var asked *holding
 	for p, h := range b.held { // in no order
 		keys := b.keysOf(p, h)
-		peer, key = p, keys[rand.IntN(len(keys))]
+		peer, key, asked = p, keys[rand.IntN(len(keys))], h
 		break
 	}
 	b.mu.Unlock()
@@ -136,11 +137,9 @@ func (b *Bus) sample() {
 		return
 	}
 	b.mu.Lock()
-	h := b.held[peer]
-	still := h != nil && slices.Contains(b.keysOf(peer, h), key) // not released or left meanwhile
-	b.mu.Unlock()
-	if still {
-		b.linkDown(errForgotten)
-		b.linkUp()
+	defer b.mu.Unlock()
+	if b.held[peer] == asked && slices.Contains(b.keysOf(peer, asked), key) { // not claimed anew, released or left meanwhile
+		b.missed = true
+		b.kickKeeper()
 	}
 }

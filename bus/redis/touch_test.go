@@ -3,12 +3,16 @@ package redis
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
 
 	"callbox/bus"
+	"callbox/bus/bustest"
 )
 
 func TestALossIsToldOnceUntilThingsAreClaimedAgain(t *testing.T) {
@@ -32,12 +36,72 @@ func TestALossIsToldOnceUntilThingsAreClaimedAgain(t *testing.T) {
 		for range 20 {
 			b.sample()
 		}
+		if err := b.refresh(ctx); err != nil {
+			t.Fatal(err)
+		}
 		if n := b.counters.LinkDowns.Load(); n != uint64(round) {
 			t.Fatalf("loss %d: %d losses told", round, n)
 		}
 		claim.Held = g.Epoch
 		if g, err = b.Claim(ctx, claim); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// slowWriter is a log that is written to a busy disk.
+type slowWriter struct{}
+
+func (slowWriter) Write(p []byte) (int, error) {
+	time.Sleep(3 * time.Millisecond)
+	return len(p), nil
+}
+
+// Two find out that Redis has forgotten: the renewal of the lease, and the sample. A handler that heard "up" before "down"
+// would wait for ever.
+func TestALossThatTwoNoticeIsToldInOrder(t *testing.T) {
+	m := miniredis.RunT(t)
+	ctx := context.Background()
+	b, err := Open(ctx, Config{URL: "redis://" + m.Addr(), Name: "a", Log: slog.New(slog.NewTextHandler(slowWriter{}, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	l := &ledger{}
+	if err := b.Start(l); err != nil {
+		t.Fatal(err)
+	}
+	claim := bus.Claim{Peer: "p", Proof: []byte("proof")}
+	for round := range 200 {
+		g, err := b.Claim(ctx, claim)
+		if err != nil {
+			t.Fatal(err)
+		}
+		claim.Held = g.Epoch
+		m.FlushAll()
+		var sampled sync.WaitGroup
+		sampled.Go(b.sample)
+		if err := b.refresh(ctx); err != nil {
+			t.Fatal(err)
+		}
+		sampled.Wait()
+		// What the sample alone has noticed is told with the next renewal.
+		if err := b.refresh(ctx); err != nil {
+			t.Fatal(err)
+		}
+		told := b.counters.LinkDowns.Load()
+		bustest.Eventually(t, 10*time.Second, "the loss to be told", func() bool {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return uint64(len(l.links)) == 2*told
+		})
+		l.mu.Lock()
+		links := slices.Clone(l.links)
+		l.mu.Unlock()
+		for i, up := range links {
+			if up != (i%2 == 1) {
+				t.Fatalf("loss %d: change %d of the link was told as up = %v", round, i, up)
+			}
 		}
 	}
 }
