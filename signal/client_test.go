@@ -120,14 +120,22 @@ func (c *client) welcomed() {
 // resume opens a new connection for the session of c.
 func (c *client) resume(n *node, query string) *client {
 	c.t.Helper()
+	d := c.resuming(n, query)
+	d.welcomed()
+	return d
+}
+
+// resuming is resume that does not await the welcome.
+func (c *client) resuming(n *node, query string) *client {
+	c.t.Helper()
 	d := dial(c.t, n, query)
 	c.mu.Lock()
 	d.seq, d.sent, d.noAck = c.seq, c.sent, c.noAck
+	d.peer, d.token = c.peer, c.token
 	c.mu.Unlock()
 	go d.read()
 	b, _ := json.Marshal(map[string]any{"type": "hello", "resume": map[string]any{"token": c.token, "seq": d.seq}})
 	d.send(string(b))
-	d.welcomed()
 	return d
 }
 

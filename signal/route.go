@@ -232,6 +232,12 @@ func (h *Hub) broadcast(s *session, name string, data []byte) *fault {
 	}
 	targets := r.localLocked(nil, s.peer)
 	nodes := r.nodesLocked(h.self)
+	var away []string
+	for peer := range h.movedFrom[name] {
+		if m := r.members[peer]; m != nil && m.s == nil && m.node == h.self { // the directory has not heard of it yet
+			away = append(away, peer)
+		}
+	}
 	missing := r.missingLocked(time.Now().Add(h.limits.ResumeWindow - missingFor))
 	h.mu.RUnlock()
 	p := packet{kind: pkCast, from: s.peer, room: name, sid: s.sid, data: data}
@@ -244,6 +250,7 @@ func (h *Hub) broadcast(s *session, name string, data []byte) *fault {
 		q.kind, q.to, q.data = pkCastTo, peer, append([]byte(nil), data...)
 		h.seek(node, q)
 	}
+	h.castAfter(away, &p)
 	for _, t := range targets {
 		h.hand(t, &p)
 	}
@@ -298,9 +305,14 @@ func (h *Hub) cast(p *packet) {
 		}
 	}
 	h.mu.RUnlock()
+	h.castAfter(away, p)
 	for _, t := range targets {
 		h.hand(t, p)
 	}
+}
+
+// castAfter sends a broadcast after peers that have moved away from here.
+func (h *Hub) castAfter(away []string, p *packet) {
 	for _, peer := range away {
 		q := *p
 		q.kind, q.to = pkCastTo, peer
