@@ -347,25 +347,26 @@ func parseICEURL(s string) (string, error) {
 		}
 		host = h
 	}
-	if host == "" || strings.ContainsAny(u.Opaque, "/@ ") || u.Fragment != "" {
+	if host == "" || strings.ContainsAny(u.Opaque, "/@ ") || strings.Contains(s, "#") {
 		return "", fault("has no valid host", remedy)
 	}
+	bare := u.Scheme + ":" + u.Opaque // the scheme in lower case, and no question mark without a query
 	switch u.Scheme {
 	case "stun", "stuns":
 		if u.RawQuery != "" {
 			return "", fault("is a STUN URL with a query, which browsers refuse", remedy)
 		}
-		return s, nil
+		return bare, nil
 	case "turn", "turns":
 		switch u.RawQuery {
 		case "transport=udp", "transport=tcp":
-			return s, nil
+			return bare + "?" + u.RawQuery, nil
 		case "":
 			transport := "udp"
 			if u.Scheme == "turns" {
 				transport = "tcp"
 			}
-			return s + "?transport=" + transport, nil
+			return bare + "?transport=" + transport, nil
 		}
 		return "", fault("has an unknown query", remedy)
 	}

@@ -38,6 +38,7 @@ func TestValuesParseAndFormat(t *testing.T) {
 		{"tls://:5349", Listener{"tls", netip.MustParseAddrPort("[::]:5349")}, ""},
 		{"udp://192.0.2.1:3478", Listener{"udp", netip.MustParseAddrPort("192.0.2.1:3478")}, ""},
 		{"turns:t.example", TURNURL("turns:t.example?transport=tcp"), "turns:t.example?transport=tcp"},
+		{"TURN:t.example?", TURNURL("turn:t.example?transport=udp"), "turn:t.example?transport=udp"},
 		{"stun:[2001:db8::1]:3478", TURNURL("stun:[2001:db8::1]:3478"), ""},
 		{"yes", On, "on"},
 		{"auto", MetricsAddr{Auto: true}, ""},
@@ -78,7 +79,7 @@ func TestBadValuesAreRefusedWithARemedy(t *testing.T) {
 		{new(ByteSize), []string{"", "MB", "-1", "1.5MB", "99999999999GB", "1TB"}},
 		{new(BitRate), []string{"", "-1", "fast", "9999999999999G"}},
 		{new(Listener), []string{"", "udp", "udp://", "http://:80", "udp://host:1", ":3478"}},
-		{new(TURNURL), []string{"", "turn:", "turn://h", "http:h", "turn:h:0", "turn:h?transport=sctp", "stun:h?transport=udp", "turn:u@h", "h:3478"}},
+		{new(TURNURL), []string{"", "turn:", "turn://h", "http:h", "turn:h:0", "turn:h?transport=sctp", "stun:h?transport=udp", "turn:u@h", "turn:h:1#", "turn:h#f", "h:3478"}},
 		{new(ICEServer), []string{"", ",", "turn:h", "turn:h,user", "turn:h,,", "stun:h,user", "x,y,z"}},
 		{new(Origin), []string{"", "null", "*", "https://", "https://*.example", "https://h/path", "https://u@h", "ws://h", "h.example", "https://h?q"}},
 		{new(PeerRule), []string{"", "wan", "10.0.0.0/99"}},
@@ -150,7 +151,7 @@ func TestJSONIsOneObjectOfAllSettings(t *testing.T) {
 }
 
 func FuzzValues(f *testing.F) {
-	for _, s := range []string{":8080", "turn:h:1,u,c", "redis://h", "1-2", "4MB", "lan", "https://h", "tls://:1"} {
+	for _, s := range []string{":8080", "turn:h:1,u,c", "redis://h", "1-2", "4MB", "lan", "https://h", "tls://:1", "turn:0:1#", "STUN:h?"} {
 		f.Add(s)
 	}
 	types := []reflect.Type{}
