@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"time"
 
+	"callbox/internal/stunaddr"
+
 	"github.com/pion/stun/v2"
 )
 
@@ -46,12 +48,11 @@ func askBinding(ctx context.Context, at netip.AddrPort) (netip.AddrPort, error) 
 		if answer.Decode() != nil || answer.TransactionID != request.TransactionID {
 			continue
 		}
-		var mapped stun.XORMappedAddress
-		if err = mapped.GetFrom(answer); err != nil {
+		addr, err := stunaddr.XOR(answer, stun.AttrXORMappedAddress)
+		if err != nil {
 			return netip.AddrPort{}, fmt.Errorf("STUN answer: %w", err)
 		}
-		addr, _ := netip.AddrFromSlice(mapped.IP)
-		return netip.AddrPortFrom(addr.Unmap(), uint16(mapped.Port)), nil
+		return addr, nil
 	}
 	var timeout net.Error
 	if ctx.Err() != nil || err == nil || errors.As(err, &timeout) && timeout.Timeout() {

@@ -13,6 +13,8 @@ import (
 	"os"
 	"time"
 
+	"callbox/internal/stunaddr"
+
 	"github.com/pion/stun/v2"
 )
 
@@ -57,13 +59,10 @@ func allocate(ctx context.Context, network string, at netip.AddrPort, c Credenti
 		e.close()
 		return nil, err
 	}
-	var relayed stun.XORMappedAddress
-	if err := relayed.GetFromAs(answer, stun.AttrXORRelayedAddress); err != nil {
+	if e.relayed, err = stunaddr.XOR(answer, stun.AttrXORRelayedAddress); err != nil {
 		e.close()
-		return nil, fmt.Errorf("relayed address: %w", err)
+		return nil, fmt.Errorf("TURN answer: %w", err)
 	}
-	addr, _ := netip.AddrFromSlice(relayed.IP)
-	e.relayed = netip.AddrPortFrom(addr.Unmap(), uint16(relayed.Port))
 	return e, nil
 }
 

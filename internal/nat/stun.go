@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"callbox/internal/stunaddr"
+
 	"github.com/pion/stun/v2"
 )
 
@@ -164,20 +166,16 @@ func parseBinding(datagram []byte, id [stun.TransactionIDSize]byte) (netip.AddrP
 	default:
 		return netip.AddrPort{}, errForeign
 	}
-	var ip net.IP
-	var port int
-	var xor stun.XORMappedAddress
-	var plain stun.MappedAddress // of servers older than RFC 5389
-	if xor.GetFrom(m) == nil {
-		ip, port = xor.IP, xor.Port
-	} else if plain.GetFrom(m) == nil {
-		ip, port = plain.IP, plain.Port
+	if addr, err := stunaddr.XOR(m, stun.AttrXORMappedAddress); err == nil {
+		return addr, nil
 	}
-	addr, ok := netip.AddrFromSlice(ip)
-	if !ok || port <= 0 || port > 0xffff {
+	var plain stun.MappedAddress // of servers older than RFC 5389
+	_ = plain.GetFrom(m)         // without an address it is as empty as without the attribute
+	addr, ok := netip.AddrFromSlice(plain.IP)
+	if !ok || plain.Port <= 0 || plain.Port > 0xffff {
 		return netip.AddrPort{}, errors.New("its answer names no address")
 	}
-	return netip.AddrPortFrom(addr.Unmap(), uint16(port)), nil
+	return netip.AddrPortFrom(addr.Unmap(), uint16(plain.Port)), nil
 }
 
 // location is where a server is, or why that is unknown.

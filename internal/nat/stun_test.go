@@ -191,6 +191,7 @@ func FuzzBindingAnswer(f *testing.F) {
 	m := stun.MustBuild(stun.NewTransactionIDSetter(id), stun.BindingSuccess, &stun.XORMappedAddress{IP: net.ParseIP("203.0.113.5"), Port: 1})
 	f.Add(m.Raw)
 	f.Add(stun.MustBuild(stun.NewTransactionIDSetter(id), stun.BindingError, stun.CodeServerError).Raw)
+	f.Add(stun.MustBuild(stun.NewTransactionIDSetter(id), stun.BindingSuccess, stun.RawAttribute{Type: stun.AttrXORMappedAddress}).Raw)
 	f.Add([]byte{1, 1, 0, 0})
 	f.Fuzz(func(t *testing.T, datagram []byte) {
 		if got, err := parseBinding(datagram, id); err == nil && (!got.IsValid() || got.Port() == 0) {
