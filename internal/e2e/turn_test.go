@@ -7,7 +7,6 @@ import (
 	"net"
 	"os/exec"
 	"regexp"
-	"strings"
 	"testing"
 	"time"
 
@@ -16,43 +15,12 @@ import (
 	"github.com/pion/turn/v3"
 )
 
-// uclient runs turnutils_uclient and fails the test unless it has sent something and lost nothing.
 func uclient(t *testing.T, s *testkit.Server, arguments ...string) {
 	t.Helper()
-	// It draws channel numbers from 0x4000 to 0x7FFF (RFC 5766), of which RFC 8656 section 12 leaves those below 0x5000; the
-	// rest is refused with 400. So it is asked again until it has drawn a good one. What it draws follows from the second it
-	// starts in, and it leaves its allocation behind: each try is in a second of its own and another user's.
-	for try := range 60 {
-		c := s.Credential(fmt.Sprint("load", try))
-		all := append([]string{"-u", c.Username, "-w", c.Password}, arguments...)
-		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
-		out, err := exec.CommandContext(ctx, testkit.Tool(t, "turnutils_uclient"), all...).CombinedOutput()
-		cancel()
-		if strings.Contains(string(out), "channel bind: error 400") {
-			now := time.Now()
-			<-time.After(now.Truncate(time.Second).Add(time.Second).Sub(now))
-			continue
-		}
-		if err != nil {
-			t.Fatalf("turnutils_uclient %s: %v\n%s", strings.Join(arguments, " "), err, out)
-		}
-		lostNothing(t, string(out))
-		return
-	}
-	t.Fatal("turnutils_uclient never drew a channel below 0x5000")
-}
-
-var sentMessages = regexp.MustCompile(`tot_send_msgs=(\d+), tot_recv_msgs=(\d+)`)
-
-func lostNothing(t *testing.T, out string) {
-	t.Helper()
-	all := sentMessages.FindAllStringSubmatch(out, -1)
-	if len(all) == 0 {
-		t.Fatalf("turnutils_uclient tells no figures:\n%s", out)
-	}
-	if end := all[len(all)-1]; end[1] == "0" || end[1] != end[2] || !strings.Contains(out, "Total lost packets 0 ") {
-		t.Fatalf("sent %s, received %s:\n%s", end[1], end[2], out)
-	}
+	testkit.Uclient(t, func(user string) (string, string) {
+		c := s.Credential(user)
+		return c.Username, c.Password
+	}, arguments...)
 }
 
 func TestUclientLosesNothing(t *testing.T) {
